@@ -1,0 +1,10 @@
+//! The words every part of Shoal speaks.
+//!
+//! What: identities, time, addresses, causal contexts, the one causal object, the messages between client, node and
+//! peer, and how they become bytes. Nothing here does I/O, reads a clock or draws a random number, so the same code runs
+//! in a server, in the simulator and in a browser.
+//! Invariant: builds for `wasm32-unknown-unknown`.
+
+pub mod address;
+pub mod id;
+pub mod time;
