@@ -8,10 +8,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::address::Place;
-use crate::client::{ClientRequest, ClientResponse};
+use crate::causality::Context;
 use crate::error::RequestError;
 use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, ViewId};
-use crate::object::Digest;
+use crate::object::{Digest, Operation};
+use crate::time::WallTime;
 
 /// The first frame each way between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,12 +84,24 @@ pub enum PeerRequest {
     },
     /// Rows of one partition in order: `Rows`. Only synced state is shown; vacant objects are included.
     Scan(PeerScan),
-    /// Coordinate a client's request, because the asker holds no replica of the object: `Coordinated`.
-    Coordinate {
-        /// The session of the client's connection.
-        session: Actor,
-        /// The request.
-        request: Box<ClientRequest>,
+    /// Check a session's delta at the door (type, limits), then apply it: `Admitted` at once when it passed, then `Applied`
+    /// once synced here; or `Refused`. Safe to repeat at any replica.
+    Admit {
+        /// Which object.
+        place: Place,
+        /// Canonical bytes of the delta.
+        delta: Bytes,
+    },
+    /// Mint an operation under the receiver's store incarnation: `Minted` once synced there, or `Refused`. Not repeatable.
+    Mint {
+        /// Which object.
+        place: Place,
+        /// What to do.
+        operation: Operation,
+        /// The expiry the keyspace gives to register values that name none.
+        expires_at: Option<WallTime>,
+        /// What the caller had read; `None` = what this replica holds.
+        observed: Option<Context>,
     },
     /// Join this system state (canonical bytes): `System` with the result once it is durable here.
     System {
@@ -148,8 +161,15 @@ pub enum PeerResponse {
         /// True when the range ends with these rows.
         finished: bool,
     },
-    /// The verdict on a request coordinated for the asker.
-    Coordinated(Result<ClientResponse, RequestError>),
+    /// The delta passed the door and will be synced; `Applied` follows. Nothing is durable yet.
+    Admitted,
+    /// The operation was minted and is on stable storage here.
+    Minted {
+        /// Canonical bytes of the delta, to be sent on.
+        delta: Bytes,
+        /// The ack of this replica.
+        applied: Applied,
+    },
     /// The joined, durable system state of the answering node.
     System {
         /// Canonical bytes.
