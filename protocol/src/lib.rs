@@ -6,5 +6,8 @@
 //! Invariant: builds for `wasm32-unknown-unknown`.
 
 pub mod address;
+pub mod causality;
 pub mod id;
+mod msgpack;
+pub mod object;
 pub mod time;
