@@ -1,1 +1,4 @@
-//! Placeholder.
+//! A node of a Shoal cluster.
+
+pub mod ring;
+pub mod system;
