@@ -1,3 +1,5 @@
 //! A node of a Shoal cluster: rooms without I/O, and the host that runs them.
 
+pub mod ring;
 pub mod storage;
+pub mod system;
