@@ -7,7 +7,12 @@
 
 pub mod address;
 pub mod causality;
+pub mod client;
+pub mod codec;
+pub mod error;
+pub mod frame;
 pub mod id;
 mod msgpack;
 pub mod object;
+pub mod peer;
 pub mod time;
