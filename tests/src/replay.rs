@@ -12,7 +12,7 @@ mod shape;
 use serde_json::{Map, Value, json};
 
 use case::{Case, File, Kind, Op};
-use replicas::{Mind, Replica};
+use replicas::{Reading, Replica};
 
 /// Why a file was not replayed.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub fn replay(text: &str) -> Result<Value, ReplayError> {
 }
 
 fn run(kind: Kind, case: &Case) -> Result<Value, ReplayError> {
-    let mut world = World { kind, replicas: Replica::three(), minds: Map::new(), seen: Vec::new() };
+    let mut world = World { kind, replicas: Replica::three(), reads: Map::new(), seen: Vec::new() };
     for (index, op) in case.ops.iter().enumerate() {
         let outcome = serde_json::from_value(op.clone()).map_err(|error| error.to_string());
         outcome.and_then(|op| world.apply(&op)).map_err(|reason| ReplayError::Case {
@@ -60,11 +60,11 @@ fn run(kind: Kind, case: &Case) -> Result<Value, ReplayError> {
             reason,
         })?;
     }
-    let World { mut replicas, minds, .. } = world;
+    let World { mut replicas, reads, .. } = world;
     Replica::exchange_all(&mut replicas);
     let finals: Map<String, Value> =
         replicas.iter().map(|replica| (replica.name.into(), shape::shown(kind, &replica.object))).collect();
-    Ok(json!({ "id": case.id, "reads": minds, "final": finals }))
+    Ok(json!({ "id": case.id, "reads": reads, "final": finals }))
 }
 
 /// One case under way.
@@ -72,9 +72,9 @@ struct World {
     kind: Kind,
     replicas: [Replica; 3],
     /// What each named read showed.
-    minds: Map<String, Value>,
+    reads: Map<String, Value>,
     /// What each named read saw, newest last.
-    seen: Vec<(String, Mind)>,
+    seen: Vec<(String, Reading)>,
 }
 
 impl World {
@@ -82,7 +82,7 @@ impl World {
         match op {
             Op::Read { at, name } => {
                 let replica = &self.replicas[self.index(at)?];
-                self.minds.insert(name.clone(), shape::shown(self.kind, &replica.object));
+                self.reads.insert(name.clone(), shape::shown(self.kind, &replica.object));
                 self.seen.push((name.clone(), replica.read()));
                 Ok(())
             }
@@ -96,9 +96,9 @@ impl World {
                     return Err(format!("a {} has no such operation", self.kind.name()));
                 }
                 let at = self.index(&write.at)?;
-                let mind = write.ctx.as_deref().map(|name| self.mind(name)).transpose()?;
-                let operation = write.operation(mind.is_some());
-                let observed = mind.map(|mind| mind.observed(&operation)).transpose()?;
+                let reading = write.ctx.as_deref().map(|name| self.reading(name)).transpose()?;
+                let operation = write.operation(reading.is_some());
+                let observed = reading.map(|reading| reading.observed(&operation)).transpose()?;
                 self.replicas[at].apply(&operation, observed.as_ref())
             }
         }
@@ -116,8 +116,8 @@ impl World {
         found.ok_or_else(|| format!("there is no replica `{name}`; there are A, B and C"))
     }
 
-    fn mind(&self, name: &str) -> Result<&Mind, String> {
+    fn reading(&self, name: &str) -> Result<&Reading, String> {
         let found = self.seen.iter().rev().find(|(seen, _)| seen == name);
-        found.map(|(_, mind)| mind).ok_or_else(|| format!("no earlier read is named `{name}`"))
+        found.map(|(_, reading)| reading).ok_or_else(|| format!("no earlier read is named `{name}`"))
     }
 }

@@ -107,7 +107,8 @@ impl<'de> Deserialize<'de> for Op {
         let value = Value::deserialize(deserializer)?;
         let Place { op, at, ctx } = serde_json::from_value(value.clone()).map_err(D::Error::custom)?;
         if matches!(op.as_str(), "read" | "sync" | "replicate_one_way") {
-            let movement = serde_json::from_value(value).map_err(|error| D::Error::custom(format!("`{op}`: {error}")))?;
+            let movement =
+                serde_json::from_value(value).map_err(|error| D::Error::custom(format!("`{op}`: {error}")))?;
             return Ok(match movement {
                 Movement::Read { at, name } => Self::Read { at, name },
                 Movement::Sync { a, b } => Self::Sync { a, b },
@@ -136,10 +137,8 @@ impl Write {
 
     /// The product's operation: a put without a context is blind, so it stands beside everything.
     pub(super) fn operation(&self, has_context: bool) -> Operation {
-        let in_field = |field: &String, operation| Operation::MapUpdate {
-            field: field.clone(),
-            operation: Box::new(operation),
-        };
+        let in_field =
+            |field: &String, operation| Operation::MapUpdate { field: field.clone(), operation: Box::new(operation) };
         match &self.what {
             What::Put { value } => {
                 let value = object::Value::json(value.to_string());
@@ -152,15 +151,11 @@ impl Write {
             What::Reset => Operation::CounterReset,
             What::Enable => Operation::Enable,
             What::Disable => Operation::Disable,
-            What::FieldSetAdd { field, elem } => {
-                in_field(field, Operation::SetAdd { element: shape::element(elem) })
-            }
+            What::FieldSetAdd { field, elem } => in_field(field, Operation::SetAdd { element: shape::element(elem) }),
             What::FieldSetRemove { field, elem } => {
                 in_field(field, Operation::SetRemove { element: shape::element(elem) })
             }
-            What::FieldCounterIncrement { field, by } => {
-                in_field(field, Operation::CounterAdd { by: by.unwrap_or(1) })
-            }
+            What::FieldCounterIncrement { field, by } => in_field(field, Operation::CounterAdd { by: by.unwrap_or(1) }),
             What::FieldRemove { field } => Operation::MapRemove { field: field.clone() },
         }
     }

@@ -5,7 +5,7 @@ use shoal_protocol::address::Place;
 use shoal_protocol::causality::{ContextKey, ContextKeys, Dot, EncodedContext};
 use shoal_protocol::id::{Actor, KeyspaceId};
 use shoal_protocol::object::{Mint, Object, Operation, bind, own_total};
-use shoal_protocol::time::{Hlc, WallTime};
+use shoal_protocol::time::WallTime;
 
 /// A replica: its object, and what it needs to mint.
 pub(super) struct Replica {
@@ -55,18 +55,18 @@ impl Replica {
         }
     }
 
-    pub(super) fn read(&self) -> Mind {
-        Mind { object: self.object.clone(), context: EncodedContext::seal(&keys(), &place(), self.object.context()) }
+    pub(super) fn read(&self) -> Reading {
+        Reading { object: self.object.clone(), context: EncodedContext::seal(&keys(), &place(), self.object.context()) }
     }
 }
 
 /// What a client took away from a read.
-pub(super) struct Mind {
+pub(super) struct Reading {
     object: Object,
     context: EncodedContext,
 }
 
-impl Mind {
+impl Reading {
     /// What an operation with this read's context has observed: a register write hands the context alone to the replica,
     /// other operations name the dots that the client's copy shows.
     pub(super) fn observed(&self, operation: &Operation) -> Result<Object, String> {
