@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What Shoal is tested with: worlds, checkers, tools.
+
+pub mod replay;

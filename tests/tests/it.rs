@@ -1,0 +1,5 @@
+//! The integration tests of the whole project, one binary.
+
+mod it {
+    mod replay;
+}
