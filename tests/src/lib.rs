@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What the tests of Shoal share.
+
+pub mod tidy;

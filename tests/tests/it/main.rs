@@ -1,0 +1,3 @@
+//! All integration tests in one binary: one link, not one for each file.
+
+mod tidy;
