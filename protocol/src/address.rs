@@ -205,6 +205,15 @@ impl Place {
         *hasher.finalize().as_bytes()
     }
 
+    /// Feeds every part, each with its length, so that no two places feed the same bytes.
+    pub(crate) fn hash_into(&self, hasher: &mut blake3::Hasher) {
+        hasher.update(&self.keyspace.0.to_be_bytes());
+        for part in [&self.collection, &self.key] {
+            hasher.update(&(part.len() as u64).to_be_bytes());
+            hasher.update(part);
+        }
+    }
+
     /// The partition of `class` that holds this place.
     #[must_use]
     pub fn partition(&self, class: Class) -> Partition {

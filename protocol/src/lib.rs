@@ -6,5 +6,13 @@
 //! Invariant: builds for `wasm32-unknown-unknown`.
 
 pub mod address;
+pub mod causality;
+pub mod client;
+pub mod codec;
+pub mod error;
+pub mod frame;
 pub mod id;
+mod msgpack;
+pub mod object;
+pub mod peer;
 pub mod time;

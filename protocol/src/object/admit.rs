@@ -1,0 +1,245 @@
+//! Admission: the limits, checked where a client's operation enters and nowhere else.
+//!
+//! Shape: cheap checks on the delta first; the joined state is built only when an object is near a limit.
+//! Invariant: an operation that removes more than it adds is admitted over any limit but that of types; so is a repeat of
+//! one that is already applied. `merge` never refuses: two sides of a partition may overshoot, and still become equal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::causality::Context;
+use crate::object::body::Body;
+use crate::object::counter::Cell;
+use crate::object::join::DotStore;
+use crate::object::{Object, TypeTag, merge};
+
+/// How large things may become by admitted operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one value, set element or map field name.
+    pub value_bytes_max: usize,
+    /// Siblings of one register.
+    pub siblings_max: usize,
+    /// Maps inside one another.
+    pub map_depth_max: usize,
+    /// Weight of one object, bytes.
+    pub object_bytes_max: usize,
+    /// Sessions in one object's context.
+    pub session_actors_max: usize,
+    /// Gapped ranges of one actor in one object's context.
+    pub gaps_max: usize,
+}
+
+impl Default for Limits {
+    /// The values of DESIGN §4.
+    fn default() -> Self {
+        Self {
+            value_bytes_max: 1 << 20,
+            siblings_max: 64,
+            map_depth_max: 8,
+            object_bytes_max: 4 << 20,
+            session_actors_max: 4_096,
+            gaps_max: 64,
+        }
+    }
+}
+
+/// Why an operation was not admitted. Nothing changed; what is over a limit stays readable and accepts what shrinks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Another type is live at the operation's place: delete it first.
+    #[error("wrong type: this is a {live}, not a {wanted}")]
+    WrongType {
+        /// The type that is there.
+        live: TypeTag,
+        /// The type of the operation.
+        wanted: TypeTag,
+    },
+    /// A value, set element or field name is too large.
+    #[error("value of {bytes} bytes; the limit is {bytes_max}")]
+    ValueTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// A register would have too many siblings: read and replace them.
+    #[error("{count} siblings; the limit is {count_max}")]
+    TooManySiblings {
+        /// How many there would be.
+        count: usize,
+        /// The limit.
+        count_max: usize,
+    },
+    /// Maps would be nested too deeply.
+    #[error("maps nested {depth} deep; the limit is {depth_max}")]
+    TooDeep {
+        /// How deep.
+        depth: usize,
+        /// The limit.
+        depth_max: usize,
+    },
+    /// The object would be too large.
+    #[error("object of {bytes} bytes; the limit is {bytes_max}")]
+    ObjectTooLarge {
+        /// Its weight.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Too many sessions have written the object.
+    #[error("{count} sessions have written this object; the limit is {count_max}")]
+    TooManySessions {
+        /// How many.
+        count: usize,
+        /// The limit.
+        count_max: usize,
+    },
+    /// Too many of the actor's earlier operations on the object are missing here: repeat them first.
+    #[error("{count} gaps in the operations of one actor; the limit is {count_max}")]
+    TooManyGaps {
+        /// How many.
+        count: usize,
+        /// The limit.
+        count_max: usize,
+    },
+}
+
+/// Whether a client's `delta` may enter, given the `current` object.
+///
+/// # Errors
+/// The first limit that it breaks.
+pub fn admit(current: &Object, delta: &Object, limits: &Limits) -> Result<(), Refusal> {
+    let admission = Admission { seen: &current.context, delta: &delta.context, limits };
+    admission.body(&current.body, &delta.body, 0)?;
+    let fits = current.weight() + delta.weight() <= limits.object_bytes_max
+        && current.context.ranges_count() + delta.context.ranges_count() <= limits.session_actors_max
+        && current.context.gaps().count() + delta.context.gaps().count() <= limits.gaps_max;
+    if fits { Ok(()) } else { admit_joined(current, &merge(current, delta), limits) }
+}
+
+fn admit_joined(current: &Object, joined: &Object, limits: &Limits) -> Result<(), Refusal> {
+    if joined.weight < current.weight {
+        return Ok(());
+    }
+    let (before, bytes) = (current.weight(), joined.weight());
+    if bytes > limits.object_bytes_max && bytes > before {
+        return Err(Refusal::ObjectTooLarge { bytes, bytes_max: limits.object_bytes_max });
+    }
+    let sessions = |object: &Object| object.context.actors().filter(|actor| actor.is_session()).count();
+    let (before, count) = (sessions(current), sessions(joined));
+    if count > limits.session_actors_max && count > before {
+        return Err(Refusal::TooManySessions { count, count_max: limits.session_actors_max });
+    }
+    for (actor, _, _) in joined.context.gaps() {
+        let (before, count) = (current.context.gaps_count(actor), joined.context.gaps_count(actor));
+        if count > limits.gaps_max && count > before {
+            return Err(Refusal::TooManyGaps { count, count_max: limits.gaps_max });
+        }
+    }
+    Ok(())
+}
+
+struct Admission<'a> {
+    /// What the current object has seen: of it, the delta adds nothing.
+    seen: &'a Context,
+    /// What the delta covers: of it, nothing stays but what the delta holds.
+    delta: &'a Context,
+    limits: &'a Limits,
+}
+
+impl Admission<'_> {
+    fn body(&self, current: &Body, delta: &Body, depth: usize) -> Result<(), Refusal> {
+        for wanted in TypeTag::ALL.into_iter().filter(|tag| self.adds(*tag, current, delta)) {
+            for live in TypeTag::ALL.into_iter().filter(|tag| *tag != wanted) {
+                if self.outlives(live, current, delta) {
+                    return Err(Refusal::WrongType { live, wanted });
+                }
+            }
+        }
+        self.values(delta)?;
+        self.siblings(current, delta)?;
+        let absent = Body::default();
+        for (field, inner) in delta.map.iter() {
+            self.bytes(field.len())?;
+            if depth + 1 > self.limits.map_depth_max && self.adds(TypeTag::Map, current, delta) {
+                return Err(Refusal::TooDeep { depth: depth + 1, depth_max: self.limits.map_depth_max });
+            }
+            self.body(current.map.get(field).unwrap_or(&absent), inner, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the delta brings live content of this type to this place that is not there yet.
+    fn adds(&self, tag: TypeTag, current: &Body, delta: &Body) -> bool {
+        match tag {
+            TypeTag::Register => self.has_unseen(&delta.register),
+            TypeTag::Flag => self.has_unseen(&delta.flag),
+            TypeTag::Set => self.has_unseen(&delta.set),
+            TypeTag::Counter => delta.counter.iter().any(|(actor, cell)| {
+                let known = current.counter.cell(actor);
+                cell.is_live() && (cell.p > known.p.max(known.pr) || cell.n > known.n.max(known.nr))
+            }),
+            TypeTag::Map => {
+                let absent = Body::default();
+                delta.map.iter().any(|(field, inner)| {
+                    let current = current.map.get(field).unwrap_or(&absent);
+                    TypeTag::ALL.into_iter().any(|tag| self.adds(tag, current, inner))
+                })
+            }
+        }
+    }
+
+    /// Whether current content of this type at this place is still live after the delta.
+    fn outlives(&self, tag: TypeTag, current: &Body, delta: &Body) -> bool {
+        match tag {
+            TypeTag::Register => self.has_uncovered(&current.register),
+            TypeTag::Flag => self.has_uncovered(&current.flag),
+            TypeTag::Set => self.has_uncovered(&current.set),
+            TypeTag::Counter => current.counter.iter().any(|(actor, cell)| {
+                let mut joined: Cell = *cell;
+                joined.join(&delta.counter.cell(actor));
+                joined.is_live()
+            }),
+            TypeTag::Map => {
+                let absent = Body::default();
+                current.map.iter().any(|(field, inner)| {
+                    let delta = delta.map.get(field).unwrap_or(&absent);
+                    TypeTag::ALL.into_iter().any(|tag| self.outlives(tag, inner, delta))
+                })
+            }
+        }
+    }
+
+    fn has_unseen(&self, store: &impl DotStore) -> bool {
+        any_dot_outside(store, self.seen)
+    }
+
+    fn has_uncovered(&self, store: &impl DotStore) -> bool {
+        any_dot_outside(store, self.delta)
+    }
+
+    fn values(&self, delta: &Body) -> Result<(), Refusal> {
+        delta.register.iter().try_for_each(|(_, entry)| self.bytes(entry.value.bytes.len()))?;
+        delta.set.iter().try_for_each(|(element, _)| self.bytes(element.bytes_count()))
+    }
+
+    fn bytes(&self, bytes: usize) -> Result<(), Refusal> {
+        let bytes_max = self.limits.value_bytes_max;
+        if bytes > bytes_max { Err(Refusal::ValueTooLarge { bytes, bytes_max }) } else { Ok(()) }
+    }
+
+    fn siblings(&self, current: &Body, delta: &Body) -> Result<(), Refusal> {
+        let added = delta.register.iter().filter(|(dot, _)| !self.seen.covers(*dot)).count();
+        let kept = current.register.iter().filter(|(dot, _)| !self.delta.covers(*dot)).count();
+        let (count, count_max) = (kept + added, self.limits.siblings_max);
+        if count > count_max && count > current.register.len() {
+            return Err(Refusal::TooManySiblings { count, count_max });
+        }
+        Ok(())
+    }
+}
+
+fn any_dot_outside(store: &impl DotStore, context: &Context) -> bool {
+    store.dots().any(|dot| !context.covers(dot))
+}

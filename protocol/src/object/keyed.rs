@@ -1,0 +1,158 @@
+//! Dot stores under keys, with an index from dot to key: sets (element -> dots) and maps (field -> body).
+//!
+//! Shape: a delta that removes names only dots; the index leads from them to the keys they live under, so a merge visits
+//! only what changes. Price: each live dot's key is held twice.
+//! Invariant: the index holds exactly the pairs (live dot, its key); no key has an empty store. A dot lives under one key
+//! unless a session reused it, which the index allows for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::causality::Dot;
+use crate::object::join::{DotStore, Join};
+
+/// What can be a key.
+pub(crate) trait Key: Clone + Ord {
+    /// The least key of all.
+    fn least() -> Self;
+    /// About how many bytes it takes.
+    fn weight(&self) -> usize;
+}
+
+impl Key for String {
+    fn least() -> Self {
+        Self::new()
+    }
+
+    fn weight(&self) -> usize {
+        KEY_WEIGHT + self.len()
+    }
+}
+
+/// Stores under keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Keyed<K, V> {
+    stores: BTreeMap<K, V>,
+    index: BTreeSet<(Dot, K)>,
+}
+
+impl<K: Key, V: DotStore> Keyed<K, V> {
+    /// One store under one key; empty if the store is.
+    pub(crate) fn one(key: K, store: V) -> Self {
+        Self::from_stores(BTreeMap::from([(key, store)]))
+    }
+
+    /// From stores, leaving out empty ones.
+    pub(crate) fn from_stores(mut stores: BTreeMap<K, V>) -> Self {
+        stores.retain(|_, store| !store.is_empty());
+        let index = stores.iter().flat_map(|(key, store)| store.dots().map(|dot| (dot, key.clone()))).collect();
+        Self { stores, index }
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.stores.get(key)
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
+        self.stores.iter()
+    }
+
+    pub(crate) fn dots_count(&self) -> usize {
+        self.index.len()
+    }
+
+    /// The live dots from `first` to `last`.
+    pub(crate) fn between(&self, first: Dot, last: Dot) -> impl Iterator<Item = Dot> {
+        self.index.range((first, K::least())..).map(|(dot, _)| *dot).take_while(move |dot| *dot <= last)
+    }
+
+    /// Applies `change` to every store, then drops the empty ones. `change` may only remove.
+    pub(crate) fn shrink(&mut self, join: &mut Join<'_>, mut change: impl FnMut(&mut V, &mut Join<'_>)) {
+        for store in self.stores.values_mut() {
+            change(store, join);
+        }
+        self.stores.retain(|key, store| {
+            let kept = !store.is_empty();
+            if !kept {
+                join.lose(key.weight());
+            }
+            kept
+        });
+        self.index.retain(|(dot, key)| self.stores.get(key).is_some_and(|store| store.contains(*dot)));
+    }
+
+    /// The keys that a merge can change, each with those of its dots that the other side covers.
+    fn touched(&self, other: &Self, covered: &[Dot]) -> BTreeMap<K, Vec<Dot>> {
+        let mut touched: BTreeMap<K, Vec<Dot>> = other.stores.keys().map(|key| (key.clone(), Vec::new())).collect();
+        for dot in covered {
+            for (dot, key) in self.index.range((*dot, K::least())..).take_while(|(live, _)| live == dot) {
+                match touched.get_mut(key) {
+                    Some(dots) => dots.push(*dot),
+                    None => {
+                        touched.insert(key.clone(), vec![*dot]);
+                    }
+                }
+            }
+        }
+        touched
+    }
+}
+
+impl<K, V> Default for Keyed<K, V> {
+    fn default() -> Self {
+        Self { stores: BTreeMap::new(), index: BTreeSet::new() }
+    }
+}
+
+impl<K: Key, V: DotStore> DotStore for Keyed<K, V> {
+    fn is_empty(&self) -> bool {
+        self.stores.is_empty()
+    }
+
+    fn contains(&self, dot: Dot) -> bool {
+        self.between(dot, dot).next().is_some()
+    }
+
+    fn dots(&self) -> impl Iterator<Item = Dot> {
+        self.index.iter().map(|(dot, _)| *dot)
+    }
+
+    fn merge(&mut self, other: &Self, join: &mut Join<'_>, covered: &[Dot]) {
+        if self.is_empty() && other.is_empty() {
+            return;
+        }
+        let absent = V::default();
+        for (key, covered) in self.touched(other, covered) {
+            join.visit();
+            let theirs = other.stores.get(&key).unwrap_or(&absent);
+            let was_empty = !self.stores.contains_key(&key);
+            let mine = self.stores.entry(key.clone()).or_default();
+            mine.merge(theirs, join, &covered);
+            let index = &mut self.index;
+            let mut refresh = |dot| {
+                join.visit();
+                if mine.contains(dot) {
+                    index.insert((dot, key.clone()));
+                } else {
+                    index.remove(&(dot, key.clone()));
+                }
+            };
+            covered.iter().copied().for_each(&mut refresh);
+            theirs.dots().for_each(&mut refresh);
+            match (was_empty, mine.is_empty()) {
+                (true, false) => join.gain(key.weight()),
+                (false, true) => join.lose(key.weight()),
+                (true, true) | (false, false) => {}
+            }
+            if mine.is_empty() {
+                self.stores.remove(&key);
+            }
+        }
+    }
+
+    fn weight(&self) -> usize {
+        self.stores.iter().map(|(key, store)| key.weight() + store.weight()).sum()
+    }
+}
+
+/// Bytes around a key: its own header and its place in the tree and the index.
+pub(crate) const KEY_WEIGHT: usize = 16;

@@ -1,0 +1,220 @@
+//! What nodes ask each other.
+//!
+//! Every request travels in a `PeerCall`, which carries the deadline and the sender's view; every variant's doc names its
+//! answer and what the receiver must have done before answering. The local replica is asked with the same words.
+//! Invariant: an answer never shows or confirms anything that is not synced at the answering replica (DESIGN §1).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Place;
+use crate::causality::Context;
+use crate::error::RequestError;
+use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, ViewId};
+use crate::object::{Digest, Operation};
+use crate::time::WallTime;
+
+/// The first frame each way between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerHello {
+    /// Lowest and highest protocol version spoken.
+    pub versions: (u16, u16),
+    /// The cluster; another one ends the connection.
+    pub cluster: ClusterId,
+    /// Who speaks; must be the node id in its certificate.
+    pub member: PeerMember,
+    /// The speaker's view.
+    pub view: ViewId,
+}
+
+/// What a member says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerMember {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// `host:port` for nodes.
+    pub advertise_peer: Vec<String>,
+    /// `host:port` for clients.
+    pub advertise_client: Vec<String>,
+    /// Software version.
+    pub version: String,
+    /// The store's current incarnation.
+    pub incarnation: Actor,
+    /// The end of the dot lease: no dot at or above it was ever minted.
+    pub lease_end: u64,
+    /// Random per process start: two live ones for one incarnation mean a cloned data directory.
+    pub boot_nonce: u64,
+}
+
+/// One request with what every request has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerCall {
+    /// Milliseconds left. Work past it is dropped.
+    pub deadline_ms: u32,
+    /// The sender's view; a replica that knows more refuses data requests with `UnknownView`.
+    pub view: ViewId,
+    /// What is asked.
+    pub request: PeerRequest,
+}
+
+/// What a node may ask another (or itself).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerRequest {
+    /// Join a bound delta (or a whole state) to an object. Always merged, whatever it is. `Applied` once synced here.
+    Apply {
+        /// Which object.
+        place: Place,
+        /// Canonical bytes of the delta.
+        delta: Bytes,
+        /// Where it comes from.
+        cause: ApplyCause,
+        /// The partition's compaction epoch the content was read or minted at; 0 for now (DESIGN §9).
+        compact_epoch: u32,
+    },
+    /// Read one object: `Same` if its digest is `have`, else `State`. Only synced state is shown.
+    Get {
+        /// Which object.
+        place: Place,
+        /// The digest the asker holds.
+        have: Option<Digest>,
+    },
+    /// Rows of one partition in order: `Rows`. Only synced state is shown; vacant objects are included.
+    Scan(PeerScan),
+    /// Check a session's delta at the door (type, limits), then apply it: `Admitted` at once when it passed, then `Applied`
+    /// once synced here; or `Refused`. Safe to repeat at any replica.
+    Admit {
+        /// Which object.
+        place: Place,
+        /// Canonical bytes of the delta.
+        delta: Bytes,
+    },
+    /// Mint an operation under the receiver's store incarnation: `Minted` once synced there, or `Refused`. Not repeatable.
+    Mint {
+        /// Which object.
+        place: Place,
+        /// What to do.
+        operation: Operation,
+        /// The expiry the keyspace gives to register values that name none.
+        expires_at: Option<WallTime>,
+        /// What the caller had read; `None` = what this replica holds.
+        observed: Option<Context>,
+    },
+    /// Join this system state (canonical bytes): `System` with the result once it is durable here.
+    System {
+        /// The sender's system state.
+        state: Bytes,
+    },
+}
+
+/// Why a delta is applied; counted apart in metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApplyCause {
+    /// A client's write.
+    Write,
+    /// A read found this replica behind.
+    ReadRepair,
+}
+
+/// A slice of one partition's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerScan {
+    /// The partition.
+    pub partition: Partition,
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// One collection, or all of the partition's.
+    pub collection: Option<Bytes>,
+    /// Only keys beginning with this.
+    pub prefix: Bytes,
+    /// Exclusive: rows strictly behind this (collection, key) in scan order.
+    pub after: Option<(Bytes, Bytes)>,
+    /// Descending.
+    pub reverse: bool,
+    /// At most so many rows, vacant ones included.
+    pub rows_max: u32,
+    /// At most about so many bytes of objects (at least one row is sent).
+    pub bytes_max: u32,
+}
+
+/// What a node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerResponse {
+    /// The delta is on stable storage here.
+    Applied(Applied),
+    /// The object here has the digest asked about.
+    Same,
+    /// The object here.
+    State {
+        /// Canonical bytes; a vacant object when there is no row.
+        object: Bytes,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A slice of rows, synced, in scan order.
+    Rows {
+        /// (collection, key, canonical bytes).
+        rows: Vec<(Bytes, Bytes, Bytes)>,
+        /// True when the range ends with these rows.
+        finished: bool,
+    },
+    /// The delta passed the door and will be synced; `Applied` follows. Nothing is durable yet.
+    Admitted,
+    /// The operation was minted and is on stable storage here.
+    Minted {
+        /// Canonical bytes of the delta, to be sent on.
+        delta: Bytes,
+        /// The ack of this replica.
+        applied: Applied,
+    },
+    /// The joined, durable system state of the answering node.
+    System {
+        /// Canonical bytes.
+        state: Bytes,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+}
+
+/// An ack: who stored it, under which identity, and which identities it knows to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The store incarnation.
+    pub incarnation: Actor,
+    /// The partition's refill count in that store.
+    pub refill: RefillCount,
+    /// The newest (node, incarnation, refill count) this replica knows of the partition's co-owners.
+    pub known: Vec<(NodeId, Actor, RefillCount)>,
+}
+
+/// Why a replica did nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The replica knows a layout the sender does not; the sender should exchange system state and try again.
+    #[error("the sender's view is behind")]
+    UnknownView,
+    /// No layout known here lists this node for the partition.
+    #[error("not a replica of this partition")]
+    NotReplica,
+    /// The replica has lost data of this partition and is catching up.
+    #[error("not synced")]
+    NotSynced,
+    /// The request failed a check at the door; the same answer for the client.
+    #[error("{0}")]
+    Request(RequestError),
+    /// The replica has not seen what the delta's counter floors name; another one may have.
+    #[error("behind what the operation observed")]
+    Behind,
+    /// The replica's storage failed or is full.
+    #[error("storage unavailable")]
+    Storage,
+    /// Too much is in flight at the replica.
+    #[error("overloaded")]
+    Overloaded,
+    /// The bytes do not decode.
+    #[error("malformed request")]
+    Malformed,
+}
