@@ -1,3 +1,3 @@
-//! What the tests of Shoal share.
+//! The simulated world, checkers, end-to-end tests, and the rules of the house.
 
 pub mod tidy;
