@@ -1,3 +1,4 @@
-//! What Shoal is tested with: worlds, checkers, tools.
+//! The simulated world, checkers, tools, and the rules of the house.
 
 pub mod replay;
+pub mod tidy;
