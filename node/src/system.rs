@@ -70,6 +70,8 @@ pub enum SystemInput {
     },
     /// A peer cannot be reached.
     PeerDown(NodeId),
+    /// A peer turned out to have another view: exchange with it now.
+    Differs(NodeId),
     /// The node behind a configured seed address; it may be this one.
     SeedFound {
         /// The address as configured.
@@ -254,6 +256,7 @@ impl System {
         match input {
             SystemInput::PeerUp { node, zone, incarnation } => self.peers.up(node, zone, incarnation),
             SystemInput::PeerDown(node) => self.peers.down(node),
+            SystemInput::Differs(node) => self.peers.differs(node),
             SystemInput::SeedFound { seed, node } => self.formation.seed_found(seed, node),
             SystemInput::Asked { from, request, ask } => self.asked(from, request, ask, out),
             SystemInput::Answered { from, answer } => self.answered(from, answer, out),

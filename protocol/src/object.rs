@@ -6,8 +6,8 @@
 //! Shape: a dot survives a merge if both sides hold it, or one holds it and the other's context does not cover it; counter
 //! cells join by maximum. Sources: DESIGN §4; notes/model.md §2.3; Almeida et al. (2018), "Delta State Replicated Data
 //! Types".
-//! Invariants: `merge` is commutative, associative, idempotent, never refuses; every live dot is covered by the context;
-//! equal objects have equal bytes. Limits are checked by `admit` and nowhere else.
+//! Invariants: `merge` is commutative, associative, idempotent, never refuses; every live dot is covered by the context and
+//! lives at one place; equal objects have equal bytes. Limits are checked by `admit` and nowhere else.
 
 mod admit;
 mod author;
@@ -59,6 +59,18 @@ impl Object {
     #[must_use]
     pub fn of_context(context: Context) -> Self {
         Self { context, ..Self::default() }
+    }
+
+    /// What somebody who has seen only `context` would hold of this: the rest is left out, the context is theirs. Counters
+    /// have no dots to tell by and stay whole.
+    #[must_use]
+    pub fn as_seen_by(&self, context: &Context) -> Self {
+        let mut unseen = Context::default();
+        self.body.dots().filter(|dot| !context.covers(*dot)).for_each(|dot| unseen.insert(dot));
+        let mut seen = self.clone();
+        seen.merge_into(&Self::of_context(unseen));
+        seen.context = context.clone();
+        seen
     }
 
     fn new(context: Context, body: Body) -> Self {

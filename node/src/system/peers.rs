@@ -56,6 +56,13 @@ impl Peers {
         }
     }
 
+    /// Forgets what the peer was last seen to hold, so that it is sent the state again.
+    pub(super) fn differs(&mut self, node: NodeId) {
+        if let Some(peer) = self.by_id.get_mut(&node) {
+            peer.known = None;
+        }
+    }
+
     /// Gives up the questions whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         for peer in self.by_id.values_mut() {
