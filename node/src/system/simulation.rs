@@ -35,6 +35,7 @@ struct Machine {
     boot: u32,
     disk: Option<Bytes>,
     writing: Option<Bytes>,
+    wipes: u64,
 }
 
 /// How the nodes are configured.
@@ -182,6 +183,7 @@ impl World {
     fn start(&mut self, node: usize) {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
+        let incarnation = self.incarnation(node);
         let machine = &mut self.machines[node];
         if machine.system.is_some() {
             return;
@@ -190,7 +192,7 @@ impl World {
         let config = SystemConfig {
             node: node_id(node),
             role: NodeRole::active("z"),
-            incarnation: Actor(node as u64 + 100),
+            incarnation,
             formation: FormationConfig { expect: self.setup.expect, seeds: vec![SEED.into()], found_alone: false },
             seed,
         };
@@ -203,6 +205,10 @@ impl World {
             self.greet(a, b);
             self.greet(b, a);
         }
+    }
+
+    fn incarnation(&self, node: usize) -> Actor {
+        Actor(node as u64 + 100 + 1_000 * self.machines[node].wipes)
     }
 
     fn link(&mut self, a: usize, b: usize, is_up: bool) {
@@ -218,7 +224,7 @@ impl World {
 
     fn greet(&mut self, me: usize, other: usize) {
         if self.machines[other].system.is_some() {
-            let (node, incarnation) = (node_id(other), Actor(other as u64 + 100));
+            let (node, incarnation) = (node_id(other), self.incarnation(other));
             self.handle(me, SystemInput::PeerUp { node, zone: "z".into(), incarnation });
             if other == self.setup.seed_node {
                 self.handle(me, SystemInput::SeedFound { seed: SEED.into(), node });
@@ -461,6 +467,24 @@ fn without_a_majority_nothing_is_acknowledged_and_a_creation_leaves_nothing() {
     world.run_for(SETTLE);
     world.assert_equal();
     assert_eq!(world.system(1).keyspaces().len(), 1);
+}
+
+#[test]
+fn a_wiped_member_learns_the_layout_announces_its_new_store_and_counts_again() {
+    for seed in 0..20 {
+        let mut world = formed_world(seed, 3);
+        world.crash(1);
+        world.machines[1] = Machine { boot: world.machines[1].boot, wipes: 1, ..Machine::default() };
+        world.start(1);
+        world.run_for(SETTLE);
+        world.assert_equal();
+        assert_eq!(world.system(0).state().incarnation(node_id(1)), Some(Actor(1_101)));
+        world.link(0, 2, false);
+        world.link(1, 2, false);
+        let made = world.change(0, create("app"));
+        world.run_for(SETTLE);
+        assert!(world.verdicts[&made].is_ok(), "seed {seed}: {:?}", world.verdicts[&made]);
+    }
 }
 
 #[test]
