@@ -1,3 +1,4 @@
 //! What Shoal is tested with: worlds, checkers, tools.
 
+pub mod oracle;
 pub mod replay;

@@ -1,5 +1,6 @@
 //! The integration tests of the whole project, one binary.
 
 mod it {
+    mod oracle;
     mod replay;
 }
