@@ -1,3 +1,10 @@
 //! A node of a Shoal cluster: rooms without I/O, and the host that runs them.
+//!
+//! See `ARCHITECTURE.md` for the map. Data flows one way: host -> node -> coordinator -> replica -> storage.
 
+pub mod coordinator;
+pub mod node;
+pub mod replica;
+pub mod ring;
 pub mod storage;
+pub mod system;
