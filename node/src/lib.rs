@@ -1,1 +1,4 @@
-//! Placeholder.
+//! A node of a Shoal cluster.
+
+#[cfg(feature = "host")]
+pub mod host;
