@@ -61,6 +61,18 @@ impl Object {
         Self { context, ..Self::default() }
     }
 
+    /// What somebody who has seen only `context` would hold of this: the rest is left out, the context is theirs. Counters
+    /// have no dots to tell by and stay whole.
+    #[must_use]
+    pub fn as_seen_by(&self, context: &Context) -> Self {
+        let mut unseen = Context::default();
+        self.body.dots().filter(|dot| !context.covers(*dot)).for_each(|dot| unseen.insert(dot));
+        let mut seen = self.clone();
+        seen.merge_into(&Self::of_context(unseen));
+        seen.context = context.clone();
+        seen
+    }
+
     fn new(context: Context, body: Body) -> Self {
         let weight = body.weight();
         Self { context, body, weight }

@@ -205,6 +205,9 @@ pub enum Refusal {
     /// The request failed a check at the door; the same answer for the client.
     #[error("{0}")]
     Request(RequestError),
+    /// The replica has not seen what the delta's counter floors name; another one may have.
+    #[error("behind what the operation observed")]
+    Behind,
     /// The replica's storage failed or is full.
     #[error("storage unavailable")]
     Storage,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::object::{Element, Value};
+use crate::time::WallTime;
 
 /// Map fields that lead from the top level to a nested place; empty for the top level.
 pub type Path = Vec<String>;
@@ -111,6 +112,25 @@ impl Operation {
             | Self::SetRemove { .. }
             | Self::SetClear
             | Self::MapUpdate { .. } => false,
+        }
+    }
+
+    /// Gives a register value that names no expiry this one: binding fixes expiry (DESIGN §4).
+    pub fn expire_by_default(&mut self, expires_at: Option<WallTime>) {
+        match self {
+            Self::Put { value } | Self::Replace { value } | Self::AddSibling { value } => {
+                value.expires_at = value.expires_at.or(expires_at);
+            }
+            Self::MapUpdate { operation, .. } => operation.expire_by_default(expires_at),
+            Self::Delete
+            | Self::Enable
+            | Self::Disable
+            | Self::SetAdd { .. }
+            | Self::SetRemove { .. }
+            | Self::SetClear
+            | Self::CounterAdd { .. }
+            | Self::CounterReset
+            | Self::MapRemove { .. } => {}
         }
     }
 

@@ -1,0 +1,452 @@
+//! Storage: what one cell keeps of its objects, in memory and on disk.
+//!
+//! Two halves. `Store` is the core without I/O: memtables, object cache, lsns, leases; it says what to write and read
+//! (`StoreEffect`) and is told when that is done (`StoreDone`). `engine::Engine` does it, blocking, on redb over a byte-level
+//! disk. The host runs an engine in a thread, the simulator runs it in virtual time.
+//!
+//! Shape: **visible object = row ⊔ frozen memtable ⊔ active memtable.** A delta is joined into the active memtable without
+//! reading its row; only `visible` and `scan` read. When the active memtable is big enough it is frozen, joined into the
+//! rows by one `Flush`, and forgotten with its log records.
+//! Units: bytes of one budget; see `Budget`. Source: DESIGN §7.
+//! Invariants:
+//! - Nothing unsynced is revealed: a caller shows an object, or acknowledges a delta, only once `synced() >= lsn`.
+//! - A row read before a flush is never joined with memtables from after it: reads name the flush they saw.
+//! - A damaged row is never shown, neither as data nor as absent.
+//! - After a failure nothing becomes synced, ready or scanned until the engine was reopened and its log replayed.
+
+mod cache;
+mod effect;
+pub mod engine;
+mod key;
+mod lease;
+mod memtable;
+mod row;
+mod scan;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_protocol::id::{Actor, KeyspaceId, Lsn};
+use shoal_protocol::object::{Digest, DigestKey, Object};
+use shoal_protocol::peer::PeerScan;
+
+use cache::{Cache, Cached};
+use lease::LeaseBook;
+use scan::{Scans, Tables, join_page};
+
+pub use cache::VisibleObject;
+pub use effect::{
+    Failure, Flush, LoadedRow, PersistTicket, Record, Recovered, RowRead, ScanId, ScanPage, ScanRequest, ScanRow,
+    ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow,
+};
+pub use key::{RowKey, RowRange};
+pub use lease::{DOTS_BLOCK, Leases};
+pub use memtable::{Entry, Memtable};
+
+/// The memory of one store, and what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Decoded objects of memtables and cache together. The memtables may take half of it; the cache gets the rest.
+    pub bytes: usize,
+}
+
+impl Budget {
+    const fn memtables_bytes_max(self) -> usize {
+        self.bytes / 2
+    }
+
+    /// A flush of a sixteenth (4 MiB of the default, some 8,000 rows of 256 B) holds up the writes behind it for tenths
+    /// of a second, not seconds (notes/storage-and-network.md §5).
+    const fn freeze_bytes(self) -> usize {
+        self.bytes / 16
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { bytes: 64 << 20 }
+    }
+}
+
+/// What can be said of an object now.
+#[derive(Debug)]
+pub enum Visible<'a> {
+    /// The object, vacant if there is none. To be shown once `synced() >= lsn`.
+    Ready(&'a VisibleObject),
+    /// The row is being read; `StoreEvent::Ready` will name the key.
+    Loading,
+    /// The row cannot be read: neither its content nor its absence is known.
+    Damaged,
+    /// The engine is dead; wait for `StoreEvent::Reopened`.
+    Failed,
+}
+
+/// The store of one cell.
+#[derive(Debug)]
+pub struct Store {
+    budget: Budget,
+    rules: Rules,
+    leases: LeaseBook,
+    progress: Progress,
+    active: Memtable,
+    frozen: Option<Arc<Memtable>>,
+    cache: Cache,
+    loads: BTreeSet<RowKey>,
+    scans: Scans,
+    persists_count: u64,
+}
+
+/// What the system state says about rows.
+#[derive(Debug, Default)]
+struct Rules {
+    digest_key: Option<DigestKey>,
+    lww: Arc<BTreeSet<KeyspaceId>>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    serving: bool,
+    /// Records through here are on stable storage.
+    logged: Lsn,
+    /// Records through here are in the rows.
+    replay_from: Lsn,
+}
+
+impl Store {
+    /// The store that an engine found on disk. Asks for its first leases.
+    #[must_use]
+    pub fn new(budget: Budget, recovered: Recovered, out: &mut Vec<StoreEffect>) -> Self {
+        let mut store = Self {
+            budget,
+            rules: Rules::default(),
+            leases: LeaseBook::new(recovered.leases, Lsn::default()),
+            progress: Progress { serving: true, logged: Lsn::default(), replay_from: Lsn::default() },
+            active: Memtable::default(),
+            frozen: None,
+            cache: Cache::default(),
+            loads: BTreeSet::new(),
+            scans: Scans::default(),
+            persists_count: 0,
+        };
+        store.recover(recovered, out);
+        store
+    }
+
+    /// The cluster's key for digests. Nothing is flushed before it is known.
+    pub fn set_digest_key(&mut self, key: DigestKey, out: &mut Vec<StoreEffect>) {
+        self.rules.digest_key = Some(key);
+        self.flush_when_big(out);
+    }
+
+    /// The keyspaces in which only the winner of concurrent register values is kept. Fixed per keyspace at its creation;
+    /// to be named before anything of it is applied, and after a start before `set_digest_key`, so that no row is flushed
+    /// with losers in it.
+    pub fn set_lww(&mut self, keyspaces: BTreeSet<KeyspaceId>) {
+        if *self.rules.lww != keyspaces {
+            self.active.prune(&keyspaces);
+            self.cache.clear();
+            self.rules.lww = Arc::new(keyspaces);
+        }
+    }
+
+    /// Joins `delta` (and logs `bytes`, its canonical form) without reading the row. It is durable, and may be
+    /// acknowledged, once `synced()` has reached the lsn returned; after a failure that never happens.
+    pub fn apply(&mut self, key: &RowKey, delta: &Object, bytes: Bytes, out: &mut Vec<StoreEffect>) -> Lsn {
+        self.join(key, delta, Logged { bytes, heals: false }, out)
+    }
+
+    /// Like `apply`, of a whole state that makes up for a damaged row: gathered from enough other replicas to contain
+    /// every write acknowledged before. The object can be shown again.
+    pub fn heal(&mut self, key: &RowKey, whole: &Object, bytes: Bytes, out: &mut Vec<StoreEffect>) -> Lsn {
+        let lsn = self.join(key, whole, Logged { bytes, heals: true }, out);
+        self.cache.remove(key);
+        lsn
+    }
+
+    /// The object of `key`; its row is asked for when it is not at hand.
+    pub fn visible(&mut self, key: &RowKey, out: &mut Vec<StoreEffect>) -> Visible<'_> {
+        if !self.progress.serving {
+            return Visible::Failed;
+        }
+        match self.cache.get(key) {
+            Some(Cached::Object(visible)) => Visible::Ready(visible),
+            Some(Cached::Damaged) => Visible::Damaged,
+            None => {
+                if self.loads.insert(key.clone()) {
+                    push_load(key.clone(), out);
+                }
+                Visible::Loading
+            }
+        }
+    }
+
+    /// The digest of an object that `visible` has ready, once the digest key is known.
+    pub fn digest(&mut self, key: &RowKey) -> Option<Digest> {
+        self.cache.digest(key, self.rules.digest_key.as_ref()?)
+    }
+
+    /// Reads a page of visible objects: `StoreEvent::Scanned` with this id, once everything in it is synced.
+    ///
+    /// A prefix without a collection is a filter over the whole partition; with one it is a range.
+    pub fn scan(&mut self, scan: &PeerScan, out: &mut Vec<StoreEffect>) -> ScanId {
+        let request = self.scans.begin(|id| ScanRequest {
+            id,
+            range: RowRange::of(scan),
+            reverse: scan.reverse,
+            rows_max: scan.rows_max.max(1) as usize,
+            bytes_max: scan.bytes_max.max(1) as usize,
+        });
+        let id = request.id;
+        if self.progress.serving {
+            out.push(StoreEffect::Scan(request));
+        }
+        id
+    }
+
+    /// Everything with an lsn up to here survives any crash.
+    #[must_use]
+    pub fn synced(&self) -> Lsn {
+        self.progress.logged.min(self.leases.lsn_limit())
+    }
+
+    /// The counter of a fresh dot of `leases().incarnation`, unless the lease for it is not durable yet
+    /// (`StoreEvent::Leased` says when to try again). Gaps are fine: a dot that is not used is never used.
+    pub fn mint(&mut self, out: &mut Vec<StoreEffect>) -> Option<u64> {
+        if !self.progress.serving {
+            return None;
+        }
+        let dot = self.leases.dot();
+        self.renew_leases(out);
+        dot
+    }
+
+    /// What is durable of incarnation and leases.
+    #[must_use]
+    pub fn leases(&self) -> Leases {
+        self.leases.durable()
+    }
+
+    /// Mints under a new incarnation once `leases()` shows it (`StoreEvent::Leased`), and under none before. After a
+    /// failure in between it is to be asked for again.
+    pub fn begin_incarnation(&mut self, incarnation: Actor, out: &mut Vec<StoreEffect>) {
+        if self.progress.serving {
+            out.push(StoreEffect::Lease(self.leases.change_incarnation(incarnation)));
+        }
+    }
+
+    /// Keeps `bytes` as the blob `name`: `StoreEvent::Persisted` with this ticket. The last one of a name wins.
+    pub fn persist(&mut self, name: &str, bytes: Bytes, out: &mut Vec<StoreEffect>) -> PersistTicket {
+        let ticket = PersistTicket(self.persists_count);
+        self.persists_count += 1;
+        if self.progress.serving {
+            out.push(StoreEffect::Persist { ticket, name: name.into(), bytes });
+        }
+        ticket
+    }
+
+    /// How hard writers should be slowed: 0 until the memtables are half full, 1 when they are full. At 1 a caller accepts
+    /// no new client writes; deltas from peers are still joined.
+    #[must_use]
+    pub fn pressure(&self) -> f32 {
+        let used = (self.active.bytes() + self.frozen_bytes()) as f32 / self.budget.memtables_bytes_max() as f32;
+        (2.0 * used - 1.0).clamp(0.0, 1.0)
+    }
+
+    /// Flushes what there is, however little: before a stop, or a read of the rows alone. Nothing happens while a flush is
+    /// under way or no digest key is known.
+    pub fn flush(&mut self, out: &mut Vec<StoreEffect>) {
+        let Some(digest_key) = self.rules.digest_key.clone() else { return };
+        if !self.progress.serving || self.frozen.is_some() || self.active.is_empty() {
+            return;
+        }
+        let frozen = Arc::new(std::mem::take(&mut self.active));
+        let replay_from = frozen.last();
+        self.frozen = Some(Arc::clone(&frozen));
+        out.push(StoreEffect::Flush(Flush { frozen, replay_from, lww: Arc::clone(&self.rules.lww), digest_key }));
+    }
+
+    /// Takes a completion in.
+    pub fn handle(&mut self, done: StoreDone, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
+        self.cache.shrink_to(self.budget.bytes.saturating_sub(self.active.bytes() + self.frozen_bytes()));
+        if !self.progress.serving && !matches!(done, StoreDone::Reopened(_)) {
+            // A late answer of a dead engine: what it did is found again when it is reopened.
+            return;
+        }
+        match done {
+            StoreDone::Reopened(recovered) => {
+                events.push(StoreEvent::Reopened { damaged_records: recovered.damaged_records });
+                self.recover(*recovered, out);
+            }
+            StoreDone::Failed(failure) => self.fail(failure, events),
+            StoreDone::Synced { through } => {
+                self.progress.logged = self.progress.logged.max(through);
+                self.reveal(events);
+            }
+            StoreDone::Leased(leases) => {
+                self.leases.leased(leases);
+                events.push(StoreEvent::Leased);
+                self.reveal(events);
+            }
+            StoreDone::Loaded { rows, replay_from } => self.loaded(rows, replay_from, out, events),
+            StoreDone::Scanned(read) => self.scanned(&read, out, events),
+            StoreDone::Flushed { replay_from } => {
+                if self.frozen.as_ref().is_some_and(|frozen| frozen.last() == replay_from) {
+                    self.frozen = None;
+                    self.progress.replay_from = replay_from;
+                    self.flush_when_big(out);
+                }
+            }
+            StoreDone::Persisted { ticket } => events.push(StoreEvent::Persisted { ticket }),
+        }
+    }
+
+    fn join(&mut self, key: &RowKey, delta: &Object, logged: Logged, out: &mut Vec<StoreEffect>) -> Lsn {
+        let lsn = self.leases.lsn();
+        if !self.progress.serving {
+            return lsn;
+        }
+        let lww = self.rules.lww.contains(&key.keyspace());
+        let entry = self.active.join(key, delta, lsn, logged.bytes.len());
+        entry.heals |= logged.heals;
+        if lww {
+            entry.object.prune_lww();
+        }
+        self.cache.join(key, delta, lsn, lww);
+        let record = Record { lsn, key: key.clone(), delta: logged.bytes, heals: logged.heals };
+        match out.last_mut() {
+            Some(StoreEffect::Append { records }) => records.push(record),
+            _ => out.push(StoreEffect::Append { records: vec![record] }),
+        }
+        self.renew_leases(out);
+        self.flush_when_big(out);
+        lsn
+    }
+
+    fn loaded(
+        &mut self,
+        rows: Vec<LoadedRow>,
+        replay_from: Lsn,
+        out: &mut Vec<StoreEffect>,
+        events: &mut Vec<StoreEvent>,
+    ) {
+        let (mut keys, mut damaged) = (Vec::new(), Vec::new());
+        for LoadedRow { key, row } in rows {
+            if !self.loads.contains(&key) {
+                continue;
+            }
+            if replay_from < self.progress.replay_from {
+                push_load(key, out);
+                continue;
+            }
+            self.loads.remove(&key);
+            let cached = self.with_memtables(&key, row);
+            if matches!(cached, Cached::Damaged) {
+                damaged.push(key.clone());
+            }
+            self.cache.insert(key.clone(), cached);
+            keys.push(key);
+        }
+        if !damaged.is_empty() {
+            events.push(StoreEvent::Damaged { keys: damaged });
+        }
+        if !keys.is_empty() {
+            events.push(StoreEvent::Ready { keys });
+        }
+    }
+
+    /// Row ⊔ frozen ⊔ active.
+    fn with_memtables(&self, key: &RowKey, row: RowRead) -> Cached {
+        let entries = [self.frozen.as_deref(), Some(&self.active)].map(|memtable| memtable?.get(key));
+        let stored = match row {
+            RowRead::Absent => None,
+            RowRead::Found(stored) => Some(stored),
+            RowRead::Damaged { rest } if entries.iter().flatten().any(|entry| entry.heals) => rest,
+            RowRead::Damaged { .. } => return Cached::Damaged,
+        };
+        let mut visible = match stored {
+            Some(StoredRow { object, lsn, digest, .. }) => VisibleObject { object, lsn, digest: Some(digest) },
+            None => VisibleObject { object: Object::default(), lsn: Lsn::default(), digest: None },
+        };
+        for entry in entries.into_iter().flatten() {
+            visible.object.merge_into(&entry.object);
+            visible.lsn = visible.lsn.max(entry.lsn);
+            visible.digest = None;
+        }
+        if visible.digest.is_none() && self.rules.lww.contains(&key.keyspace()) {
+            visible.object.prune_lww();
+        }
+        Cached::Object(visible)
+    }
+
+    fn scanned(&mut self, read: &ScannedRows, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
+        let Some(request) = self.scans.running(read.id) else { return };
+        if read.replay_from < self.progress.replay_from {
+            out.push(StoreEffect::Scan(request.clone()));
+            return;
+        }
+        let lww = self.rules.lww.contains(&request.range.keyspace);
+        let page = join_page(request, read, &Tables { memtables: [self.frozen.as_deref(), Some(&self.active)], lww });
+        if !page.damaged.is_empty() {
+            events.push(StoreEvent::Damaged { keys: page.damaged.clone() });
+        }
+        self.scans.finish(read.id, page);
+        self.reveal(events);
+    }
+
+    fn reveal(&mut self, events: &mut Vec<StoreEvent>) {
+        let synced = self.synced();
+        events.push(StoreEvent::Synced);
+        events.extend(self.scans.release(synced).into_iter().map(|(id, page)| StoreEvent::Scanned { id, page }));
+    }
+
+    fn fail(&mut self, failure: Failure, events: &mut Vec<StoreEvent>) {
+        self.progress.serving = false;
+        self.loads.clear();
+        self.scans.clear();
+        events.push(StoreEvent::Failed(failure));
+    }
+
+    /// Starts over from what is on disk. Lsns and dots go on behind whatever was handed out.
+    fn recover(&mut self, recovered: Recovered, out: &mut Vec<StoreEffect>) {
+        let Recovered { leases, mut memtable, replay_from, .. } = recovered;
+        let last = memtable.last().max(replay_from);
+        memtable.prune(&self.rules.lww);
+        self.leases = LeaseBook::new(leases, last);
+        self.progress = Progress { serving: true, logged: last, replay_from };
+        self.active = memtable;
+        self.frozen = None;
+        self.cache.clear();
+        self.loads.clear();
+        self.scans.clear();
+        self.renew_leases(out);
+        self.flush_when_big(out);
+    }
+
+    fn renew_leases(&mut self, out: &mut Vec<StoreEffect>) {
+        out.extend(self.leases.wanted().map(StoreEffect::Lease));
+    }
+
+    fn flush_when_big(&mut self, out: &mut Vec<StoreEffect>) {
+        if self.active.bytes() >= self.budget.freeze_bytes() {
+            self.flush(out);
+        }
+    }
+
+    fn frozen_bytes(&self) -> usize {
+        self.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    }
+}
+
+/// A delta on its way into the log.
+struct Logged {
+    bytes: Bytes,
+    heals: bool,
+}
+
+fn push_load(key: RowKey, out: &mut Vec<StoreEffect>) {
+    match out.last_mut() {
+        Some(StoreEffect::Load { keys }) => keys.push(key),
+        _ => out.push(StoreEffect::Load { keys: vec![key] }),
+    }
+}

@@ -1,0 +1,126 @@
+//! Visible objects, kept decoded: row ⊔ frozen ⊔ active of each key in here, always up to date.
+//!
+//! Shape: a map, and a clock hand over its keys (second chance), so that order depends on use alone.
+//! Units: bytes by `Object::weight`, plus a flat cost per slot.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use shoal_protocol::id::Lsn;
+use shoal_protocol::object::{Digest, DigestKey, Object};
+
+use super::key::RowKey;
+
+/// One object as this store has it.
+#[derive(Clone, Debug)]
+pub struct VisibleObject {
+    /// The object; vacant if there is no row.
+    pub object: Object,
+    /// The last delta in it: it may be shown once `synced` has come this far.
+    pub lsn: Lsn,
+    pub(super) digest: Option<Digest>,
+}
+
+/// What the cache knows of a key.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are objects")]
+#[derive(Clone, Debug)]
+pub(super) enum Cached {
+    Object(VisibleObject),
+    Damaged,
+}
+
+impl Cached {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Object(visible) => visible.object.weight() + SLOT_BYTES,
+            Self::Damaged => SLOT_BYTES,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    cached: Cached,
+    bytes: usize,
+    touched: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cache {
+    slots: BTreeMap<RowKey, Slot>,
+    clock: VecDeque<RowKey>,
+    bytes: usize,
+}
+
+impl Cache {
+    pub(super) fn get(&mut self, key: &RowKey) -> Option<&Cached> {
+        let slot = self.slots.get_mut(key)?;
+        slot.touched = true;
+        Some(&slot.cached)
+    }
+
+    pub(super) fn insert(&mut self, key: RowKey, cached: Cached) {
+        let bytes = cached.bytes() + key.as_bytes().len();
+        self.bytes += bytes;
+        // Touched: a row just read is wanted, so the hand passes it once.
+        let slot = Slot { cached, bytes, touched: true };
+        match self.slots.insert(key.clone(), slot) {
+            Some(old) => self.bytes -= old.bytes,
+            None => self.clock.push_back(key),
+        }
+    }
+
+    /// Joins `delta` into the object of `key`, if it is here.
+    pub(super) fn join(&mut self, key: &RowKey, delta: &Object, lsn: Lsn, lww: bool) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Cached::Object(visible) = &mut slot.cached else { return };
+        visible.object.merge_into(delta);
+        if lww {
+            visible.object.prune_lww();
+        }
+        visible.lsn = visible.lsn.max(lsn);
+        visible.digest = None;
+        self.bytes -= slot.bytes;
+        slot.bytes = slot.cached.bytes() + key.as_bytes().len();
+        self.bytes += slot.bytes;
+    }
+
+    /// The digest of a key's object, if it is here; computed once per change.
+    pub(super) fn digest(&mut self, key: &RowKey, digest_key: &DigestKey) -> Option<Digest> {
+        match &mut self.slots.get_mut(key)?.cached {
+            Cached::Object(visible) => {
+                Some(*visible.digest.get_or_insert_with(|| visible.object.digest(digest_key, &key.place())))
+            }
+            Cached::Damaged => None,
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &RowKey) {
+        if let Some(slot) = self.slots.remove(key) {
+            self.bytes -= slot.bytes;
+            // Rare (healing a row), so the walk is fine; a key stands in the clock exactly once.
+            self.clock.retain(|other| other != key);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets objects, least used first, until `bytes_max` holds.
+    pub(super) fn shrink_to(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max
+            && let Some(key) = self.clock.pop_front()
+        {
+            let slot = self.slots.get_mut(&key).expect("a key is in the clock exactly while it has a slot");
+            if std::mem::take(&mut slot.touched) {
+                self.clock.push_back(key);
+            } else {
+                self.bytes -= slot.bytes;
+                self.slots.remove(&key);
+            }
+        }
+    }
+}
+
+/// Flat cost of one slot, bytes. Guess: map and clock entries, a decoded object's first allocations.
+const SLOT_BYTES: usize = 160;

@@ -1,0 +1,268 @@
+//! Opening and making a store.
+//!
+//! Shape: meta (identity, leases, blobs) -> rows -> replay of the log. Both files are made under a temporary name, filled,
+//! closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose creation was cut
+//! short.) Invariant: a data directory that is not this node's, or not understood, is refused untouched.
+
+use std::io;
+use std::sync::Arc;
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError};
+use shoal_protocol::id::{Actor, ClusterId, Lsn, NodeId};
+use shoal_protocol::object::Object;
+
+use crate::storage::effect::{Failure, Recovered};
+use crate::storage::lease::Leases;
+use crate::storage::memtable::Memtable;
+use crate::storage::row::{Kind, decode_record, seal, unseal};
+
+use super::disk::Disk;
+use super::meta::{Identity, Meta};
+use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded, io_failure};
+
+/// The format this code reads and writes.
+pub(super) const FORMAT: u32 = 1;
+
+/// Whose store is to be opened, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// The node.
+    pub node: NodeId,
+    /// Its cluster, if known; a store that knew none takes it on.
+    pub cluster: Option<ClusterId>,
+    /// The incarnation of the store if it is made now: freshly drawn.
+    pub incarnation: Actor,
+    /// Pages that redb may keep in memory.
+    pub cache_bytes: usize,
+    /// Whether redb checks the checksum of every page first (about 1 s per GB): worth it after a failure by damage.
+    pub verify_pages: bool,
+}
+
+/// Why a store cannot be opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The data directory is another node's. Start with that node's name, or another directory.
+    #[error("the data directory belongs to node {found}, not {expected}")]
+    OtherNode {
+        /// Whose it is.
+        found: NodeId,
+        /// Who asked.
+        expected: NodeId,
+    },
+    /// The data directory is another cluster's. Start with that cluster's name and secret, or another directory.
+    #[error("the data directory belongs to cluster {found}, not {expected}")]
+    OtherCluster {
+        /// Whose it is.
+        found: ClusterId,
+        /// Who asked.
+        expected: ClusterId,
+    },
+    /// A newer version of Shoal wrote this. Start that one.
+    #[error("the data directory has format {found}; this version reads up to {FORMAT}")]
+    NewerFormat {
+        /// Its format.
+        found: u32,
+    },
+    /// Another process has it open. Stop that one.
+    #[error("the data directory is in use by another process")]
+    Locked,
+    /// A file is damaged or missing. Restore it, or wipe the directory and let the node catch up from others.
+    #[error("`{file}` is damaged: {reason}")]
+    Damaged {
+        /// Which file.
+        file: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk failed or is full. Mend that and start again.
+    #[error("{0}")]
+    Disk(Failure),
+}
+
+impl Engine {
+    /// Opens the store on `disk`, or makes one if there is none.
+    ///
+    /// # Errors
+    /// See `OpenError`.
+    pub fn open<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
+        let created = !exists(disk, META_FILE)?;
+        if created {
+            clear_leftovers(disk, options)?;
+            let store_id = options.incarnation.0;
+            create(disk, options, ROWS_FILE, |database| begin_rows(&database, store_id))?;
+            create(disk, options, META_FILE, |database| begin_meta(database, store_id, options))?;
+        }
+        if !exists(disk, ROWS_FILE)? {
+            return Err(damaged(ROWS_FILE, "it is missing"));
+        }
+        let meta = Meta::new(open_file(disk, options, META_FILE)?);
+        let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
+        let cluster = check_identity(&meta, identity, options)?;
+        let rows = open_file(disk, options, ROWS_FILE)?;
+        let (replay_from, log) = in_file(ROWS_FILE, || replay(&rows, identity.store_id))?;
+        let last = log.memtable.last().max(log.last).max(replay_from);
+        let engine = Self { files: Some(Files { meta, rows: Arc::new(rows) }), last };
+        let Log { memtable, damaged_records, .. } = log;
+        Ok((engine, Recovered { created, cluster, leases, memtable, replay_from, blobs, damaged_records }))
+    }
+}
+
+/// Removes what a creation cut short has left.
+fn clear_leftovers<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
+    for name in [ROWS_NEW_FILE, META_NEW_FILE] {
+        if exists(disk, name)? {
+            disk.remove(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+        }
+    }
+    if exists(disk, ROWS_FILE)? {
+        let rows = open_file(disk, options, ROWS_FILE)?;
+        if !in_file(ROWS_FILE, || is_unused(&rows))? {
+            return Err(damaged(META_FILE, "it is missing beside rows that are in use"));
+        }
+        drop(rows);
+        disk.remove(ROWS_FILE).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+    }
+    Ok(())
+}
+
+fn is_unused(rows: &Database) -> Result<bool, Failure> {
+    let transaction = rows.begin_read().map_err(failed)?;
+    let rows = transaction.open_table(ROWS).map_err(failed)?.is_empty().map_err(failed)?;
+    Ok(rows && transaction.open_table(LOG).map_err(failed)?.is_empty().map_err(failed)?)
+}
+
+fn create<D: Disk>(
+    disk: &D,
+    options: &OpenOptions,
+    file: &'static str,
+    fill: impl FnOnce(Database) -> Result<(), Failure>,
+) -> Result<(), OpenError> {
+    let new = if file == ROWS_FILE { ROWS_NEW_FILE } else { META_NEW_FILE };
+    let database = open_file(disk, options, new)?;
+    in_file(file, || fill(database))?;
+    disk.rename(new, file).map_err(|error| OpenError::Disk(io_failure(&error)))
+}
+
+fn begin_rows(database: &Database, store_id: u64) -> Result<(), Failure> {
+    let transaction = database.begin_write().map_err(failed)?;
+    {
+        transaction.open_table(ROWS).map_err(failed)?;
+        transaction.open_table(LOG).map_err(failed)?;
+        let mut state = transaction.open_table(STATE).map_err(failed)?;
+        for (name, number) in [(STORE_ID, store_id), (REPLAY_FROM, 0)] {
+            let sealed = seal(Kind::State, name.as_bytes(), &number.to_be_bytes());
+            state.insert(name, sealed.as_slice()).map_err(failed)?;
+        }
+    }
+    transaction.commit().map_err(failed)
+}
+
+fn begin_meta(database: Database, store_id: u64, options: &OpenOptions) -> Result<(), Failure> {
+    let identity = Identity { format: FORMAT, store_id, node: options.node, cluster: options.cluster };
+    let leases = Leases { incarnation: options.incarnation, dots_end: 0, lsns_end: 0 };
+    Meta::new(database).begin(identity, leases)
+}
+
+fn check_identity(meta: &Meta, identity: Identity, options: &OpenOptions) -> Result<Option<ClusterId>, OpenError> {
+    if identity.format > FORMAT {
+        return Err(OpenError::NewerFormat { found: identity.format });
+    }
+    if identity.node != options.node {
+        return Err(OpenError::OtherNode { found: identity.node, expected: options.node });
+    }
+    match (identity.cluster, options.cluster) {
+        (Some(found), Some(expected)) if found != expected => Err(OpenError::OtherCluster { found, expected }),
+        (None, Some(_)) => {
+            in_file(META_FILE, || meta.put_identity(Identity { cluster: options.cluster, ..identity }))?;
+            Ok(options.cluster)
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+/// The log as replayed.
+struct Log {
+    memtable: Memtable,
+    last: Lsn,
+    damaged_records: usize,
+}
+
+/// Checks that the rows belong to this store, then joins the log into a memtable. Each record names the one before it, so
+/// one that is missing is noticed at the next.
+fn replay(rows: &Database, store_id: u64) -> Result<(Lsn, Log), Failure> {
+    let transaction = rows.begin_read().map_err(failed)?;
+    let state = transaction.open_table(STATE).map_err(failed)?;
+    let number = |name: &str| {
+        let value = state.get(name).map_err(failed)?;
+        let body = value.as_ref().and_then(|value| unseal(Kind::State, name.as_bytes(), value.value()));
+        let body: Option<[u8; 8]> = body.and_then(|body| body.try_into().ok());
+        body.map(u64::from_be_bytes).ok_or_else(|| Failure::Damaged { reason: format!("`{name}` is unreadable") })
+    };
+    if number(STORE_ID)? != store_id {
+        return Err(Failure::Damaged { reason: "it belongs to another store than the meta file".into() });
+    }
+    let replay_from = Lsn(number(REPLAY_FROM)?);
+    let mut log = Log { memtable: Memtable::default(), last: replay_from, damaged_records: 0 };
+    for item in transaction.open_table(LOG).map_err(failed)?.iter().map_err(failed)? {
+        let (lsn, value) = item.map_err(failed)?;
+        let lsn = Lsn(lsn.value());
+        let record = decode_record(lsn, value.value());
+        let record =
+            record.and_then(|(record, previous)| Some((Object::decode(&record.delta).ok()?, record, previous)));
+        match record {
+            Some((delta, record, previous)) => {
+                let chained = if log.last == replay_from { previous <= log.last } else { previous == log.last };
+                log.damaged_records += usize::from(!chained);
+                let entry = log.memtable.join(&record.key, &delta, lsn, record.delta.len());
+                entry.heals |= record.heals;
+            }
+            None => log.damaged_records += 1,
+        }
+        log.last = lsn;
+    }
+    Ok((replay_from, log))
+}
+
+fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
+    disk.exists(name).map_err(|error| OpenError::Disk(io_failure(&error)))
+}
+
+fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
+    let backend = disk.open(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+    let mut builder = Database::builder();
+    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.verify_pages);
+    let opened = in_file(name, || Ok(builder.create_with_backend(backend)))?;
+    opened.map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) {
+            return OpenError::Locked;
+        }
+        if let DatabaseError::Storage(StorageError::Io(error)) = &error
+            && !is_damage(error)
+        {
+            return OpenError::Disk(io_failure(error));
+        }
+        damaged(name, &error.to_string())
+    })
+}
+
+/// redb reports some wrong content as an I/O error of these kinds ("magic number", a file cut short).
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
+fn in_file<T>(file: &'static str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, OpenError> {
+    guarded(work).map_err(|failure| match failure {
+        Failure::Damaged { reason } | Failure::Panicked { reason } => damaged(file, &reason),
+        Failure::Full | Failure::Io { .. } => OpenError::Disk(failure),
+    })
+}
+
+fn damaged(file: &'static str, reason: &str) -> OpenError {
+    OpenError::Damaged { file, reason: reason.into() }
+}
+
+const META_FILE: &str = "meta.redb";
+const META_NEW_FILE: &str = "meta.redb.new";
+const ROWS_FILE: &str = "rows.redb";
+const ROWS_NEW_FILE: &str = "rows.redb.new";
