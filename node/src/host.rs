@@ -7,7 +7,20 @@
     reason = "what the cores must not touch, this room is for: sockets, files, clocks, threads"
 )]
 
+mod acceptor;
+mod clock;
 pub mod config;
+mod disk;
 mod endpoint;
+mod event;
+mod event_loop;
+mod links;
+mod outbox;
+mod peers;
 pub mod secret;
+mod server;
+mod storage_thread;
+mod switchboard;
 pub mod tls;
+
+pub use server::{Facts, RunningServer, Server, ServerFailure, StartError, Stopper};

@@ -32,6 +32,9 @@ pub struct Settings {
     /// What fails together: rack, room or provider zone [default: default].
     #[cfg_attr(feature = "cli", arg(long))]
     pub zone: Option<String>,
+    /// This node's share of the data, relative to the others' weights [default: 100].
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub weight: Option<u32>,
     /// The cluster's name [default: shoal].
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME"))]
     pub cluster: Option<String>,
@@ -93,6 +96,7 @@ impl Settings {
             "SHOAL_LISTEN" => self.listen = Some(parse(name, &value)?),
             "SHOAL_NAME" => self.name = Some(value),
             "SHOAL_ZONE" => self.zone = Some(value),
+            "SHOAL_WEIGHT" => self.weight = Some(parse(name, &value)?),
             "SHOAL_CLUSTER" => self.cluster = Some(value),
             "SHOAL_CLUSTER_ID" => self.cluster_id = Some(value),
             "SHOAL_SECRET" => {
@@ -123,6 +127,7 @@ impl Settings {
             listen: self.listen.or(lower.listen),
             name: self.name.or(lower.name),
             zone: self.zone.or(lower.zone),
+            weight: self.weight.or(lower.weight),
             cluster: self.cluster.or(lower.cluster),
             cluster_id: self.cluster_id.or(lower.cluster_id),
             secret_file,
@@ -156,6 +161,7 @@ impl Settings {
             listen,
             name: self.name.ok_or(ConfigError::Missing { setting: "name" })?,
             zone: self.zone.unwrap_or_else(|| "default".to_owned()),
+            weight: self.weight.unwrap_or(WEIGHT_DEFAULT),
             cluster: self.cluster.unwrap_or_else(|| "shoal".to_owned()),
             cluster_id,
             secrets,
@@ -182,6 +188,8 @@ pub struct ServerConfig {
     pub name: String,
     /// What fails together.
     pub zone: String,
+    /// Its share of the data, relative to the others' weights.
+    pub weight: u32,
     /// The cluster's name.
     pub cluster: String,
     /// The cluster's id, when it does not follow from secret and name because secrets are being replaced.
@@ -239,8 +247,10 @@ impl ServerConfig {
                 return Err(ConfigError::BadAddress { address: address.clone() });
             }
         }
-        if self.expect == 0 {
-            return Err(ConfigError::ExpectNobody);
+        for (setting, count) in [("expect", u32::from(self.expect)), ("weight", self.weight)] {
+            if count == 0 {
+                return Err(ConfigError::Zero { setting });
+            }
         }
         if self.secrets.is_none() && !self.listen.ip().is_loopback() {
             return Err(ConfigError::NoSecret { listen: self.listen });
@@ -272,6 +282,7 @@ impl fmt::Display for Shown<'_> {
             listen: Some(config.listen),
             name: Some(config.name.clone()),
             zone: Some(config.zone.clone()),
+            weight: Some(config.weight),
             cluster: Some(config.cluster.clone()),
             cluster_id: config.cluster_id.map(|id| id.to_string()),
             seeds: Some(config.seeds.clone()),
@@ -349,9 +360,12 @@ pub enum ConfigError {
         /// The text.
         text: String,
     },
-    /// `expect = 0`.
-    #[error("a cluster has at least one node: `expect` must not be 0")]
-    ExpectNobody,
+    /// A count that must be at least 1.
+    #[error("setting `{setting}` must not be 0")]
+    Zero {
+        /// Which.
+        setting: &'static str,
+    },
     /// Beyond loopback without a secret.
     #[error("refusing to listen on {listen}, beyond loopback, without a cluster secret")]
     NoSecret {
@@ -384,6 +398,8 @@ pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 pub const PORT_DEFAULT: u16 = 7400;
 /// The smallest cluster that survives the loss of a node.
 const EXPECT_DEFAULT: u16 = 3;
+/// Any number will do as long as all nodes that are alike have the same; a hundred leaves room below.
+const WEIGHT_DEFAULT: u32 = 100;
 /// Names travel in every hello.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -449,7 +465,7 @@ mod tests {
         for seed in ["host", ":1", "host:", "host:0", "host:70000"] {
             assert!(matches!(check(seeds(seed)), ConfigError::BadAddress { .. }), "{seed}");
         }
-        assert!(matches!(check(Settings { expect: Some(0), ..least() }), ConfigError::ExpectNobody));
+        assert!(matches!(check(Settings { expect: Some(0), ..least() }), ConfigError::Zero { setting: "expect" }));
         assert!(matches!(check(Settings { zone: Some(String::new()), ..least() }), ConfigError::BadName { .. }));
         let id = |id: &str| Settings { cluster_id: Some(id.to_owned()), ..least() };
         assert!(matches!(check(id("12")), ConfigError::BadClusterId { .. }));
