@@ -2,4 +2,6 @@
 
 #[cfg(feature = "host")]
 pub mod host;
+pub mod ring;
 pub mod storage;
+pub mod system;
