@@ -23,4 +23,6 @@ mod storage_thread;
 mod switchboard;
 pub mod tls;
 
+#[cfg(feature = "testing")]
+pub(crate) use server::bind;
 pub use server::{Facts, RunningServer, Server, ServerFailure, StartError, Stopper};

@@ -41,7 +41,7 @@ pub(super) enum Event {
     /// A connection to a peer is being opened: what does this node say of itself?
     OwnHello { answer: oneshot::Sender<PeerHello> },
     /// A node answered at a seed's address.
-    Found { hello: PeerHello, at: String, verdict: oneshot::Sender<Result<(), RequestError>> },
+    Found { hello: PeerHello, seed: String, verdict: oneshot::Sender<Result<(), RequestError>> },
     /// A dialed peer answered as expected. After an `Ok` calls may go to it.
     PeerUp { hello: PeerHello, outbox: Rc<Outbox>, verdict: oneshot::Sender<Result<(), RequestError>> },
     /// The connection of a `PeerUp` has ended.

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use quinn::Endpoint;
-use shoal_protocol::client::{ClientHello, Welcome};
+use shoal_protocol::client::{ClientHello, Status, Welcome};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::NodeId;
 use shoal_protocol::peer::PeerHello;
@@ -33,6 +33,8 @@ use crate::storage::StoreDone;
 pub(super) enum Control {
     /// Answer what is under way, say goodbye, stop.
     Stop,
+    /// Say how things are.
+    Status { answer: oneshot::Sender<Status> },
     /// From now on, be without connections to exactly these nodes.
     Cut {
         nodes: BTreeSet<NodeId>,
@@ -83,7 +85,7 @@ pub(super) enum LoopEnd {
 enum Woken {
     Control(Option<Control>),
     Stored(usize),
-    Events(usize),
+    Events,
     Timer,
 }
 
@@ -98,7 +100,7 @@ impl EventLoop {
                 biased;
                 control = self.controls.recv() => Woken::Control(control),
                 count = self.storage.done.recv_many(&mut done, BATCH_COUNT_MAX) => Woken::Stored(count),
-                count = self.events.recv_many(&mut events, BATCH_COUNT_MAX) => Woken::Events(count),
+                _ = self.events.recv_many(&mut events, BATCH_COUNT_MAX) => Woken::Events,
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::Timer,
             };
             let now = self.clock.now();
@@ -107,8 +109,8 @@ impl EventLoop {
                 Woken::Control(Some(control)) => self.obey(control),
                 Woken::Stored(0) => return LoopEnd::StorageGone,
                 Woken::Stored(_) => done.drain(..).for_each(|done| self.stored(now, done)),
-                // The loop's own peers hold a door, so the channel stays open: 0 does not come.
-                Woken::Events(_) => events.drain(..).for_each(|event| self.take(now, event)),
+                // `peers` holds a door, so the channel never closes.
+                Woken::Events => events.drain(..).for_each(|event| self.take(now, event)),
                 Woken::Timer => {}
             }
             if self.node.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
@@ -137,6 +139,9 @@ impl EventLoop {
     fn obey(&mut self, control: Control) {
         match control {
             Control::Stop => self.stage = Stage::Draining(Instant::now() + DRAIN_WITHIN),
+            Control::Status { answer } => {
+                let _ = answer.send(self.node.status());
+            }
             Control::Cut { nodes, done } => {
                 self.switchboard.cut(&nodes);
                 self.cut = nodes;
@@ -165,8 +170,8 @@ impl EventLoop {
             Event::OwnHello { answer } => {
                 let _ = answer.send(self.node.hello());
             }
-            Event::Found { hello, at, verdict } => {
-                let _ = verdict.send(self.found(&hello, &at));
+            Event::Found { hello, seed, verdict } => {
+                let _ = verdict.send(self.found(now, &hello, seed));
             }
             Event::PeerUp { hello, outbox, verdict } => {
                 let _ = verdict.send(self.peer_up(now, hello, outbox));
@@ -213,11 +218,13 @@ impl EventLoop {
         Ok(self.node.hello())
     }
 
-    fn found(&mut self, hello: &PeerHello, at: &str) -> Result<(), RequestError> {
+    fn found(&mut self, now: Now, hello: &PeerHello, seed: String) -> Result<(), RequestError> {
         if !self.is_self(hello) {
             self.check(hello)?;
-            self.peers.learn(&hello.member, Some(at));
+            self.peers.learn(&hello.member, Some(&seed));
         }
+        let found = Input::SeedFound { seed, node: hello.member.node };
+        self.node.handle(now, found, &mut self.effects);
         Ok(())
     }
 

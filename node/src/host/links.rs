@@ -15,9 +15,7 @@ use serde::de::DeserializeOwned;
 use shoal_protocol::client::{ClientCall, ClientHello, ClientResponse};
 use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::frame::{
-    CLIENT_FRAME_BYTES_MAX, Frame, FrameError, FrameKind, FrameReader, PEER_FRAME_BYTES_MAX,
-};
+use shoal_protocol::frame::{CLIENT_FRAME_BYTES_MAX, Frame, FrameError, FrameKind, FrameReader, PEER_FRAME_BYTES_MAX};
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::peer::{PeerCall, PeerHello, PeerResponse, Refusal};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -41,8 +39,7 @@ where
         let hello: ClientHello = frames.first(FrameKind::Hello).await?;
         frames.allow(CLIENT_FRAME_BYTES_MAX);
         let arrival = Rc::clone(&outbox);
-        let verdict =
-            door.ask(|verdict| Event::ClientHello { connection, hello, outbox: arrival, verdict }).await?;
+        let verdict = door.ask(|verdict| Event::ClientHello { connection, hello, outbox: arrival, verdict }).await?;
         let welcome = verdict.map_err(LinkEnd::Refused)?;
         say(&outbox, FrameKind::Welcome, &welcome)?;
         loop {
@@ -89,7 +86,7 @@ pub(super) enum Errand {
     /// To learn who answers at a seed's address.
     Find {
         /// `host:port`.
-        at: String,
+        seed: String,
     },
     /// To send calls to this node.
     Link {
@@ -120,8 +117,8 @@ where
         frames.allow(PEER_FRAME_BYTES_MAX);
         identity.check_node(hello.member.node).map_err(LinkEnd::Refused)?;
         match errand {
-            Errand::Find { at } => {
-                door.ask(|verdict| Event::Found { hello, at, verdict }).await?.map_err(LinkEnd::Refused)?;
+            Errand::Find { seed } => {
+                door.ask(|verdict| Event::Found { hello, seed, verdict }).await?.map_err(LinkEnd::Refused)?;
                 Err(LinkEnd::Closed)
             }
             Errand::Link { node } if hello.member.node == node => {
@@ -148,7 +145,11 @@ where
 }
 
 /// Runs a conversation beside the writer, until either ends or the outbox is killed.
-async fn run<W>(outbox: &Outbox, mut writer: W, conversation: impl Future<Output = Result<Infallible, LinkEnd>>) -> LinkEnd
+async fn run<W>(
+    outbox: &Outbox,
+    mut writer: W,
+    conversation: impl Future<Output = Result<Infallible, LinkEnd>>,
+) -> LinkEnd
 where
     W: AsyncWrite + Unpin,
 {
@@ -188,13 +189,7 @@ async fn take_client_call(
     }
 }
 
-async fn take_peer_call(
-    frame: Frame,
-    link: LinkId,
-    from: NodeId,
-    outbox: &Outbox,
-    door: &Door,
-) -> Result<(), LinkEnd> {
+async fn take_peer_call(frame: Frame, link: LinkId, from: NodeId, outbox: &Outbox, door: &Door) -> Result<(), LinkEnd> {
     let request = frame.request;
     if !admit(&frame, outbox)? {
         return say_to(outbox, request, &PeerResponse::Refused(Refusal::Overloaded));

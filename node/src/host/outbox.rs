@@ -131,7 +131,12 @@ impl Outbox {
     ///
     /// # Errors
     /// `FrameTooLong`; nothing was queued.
-    pub(super) fn queue<T: Serialize>(&self, kind: FrameKind, request: RequestId, body: &T) -> Result<(), FrameTooLong> {
+    pub(super) fn queue<T: Serialize>(
+        &self,
+        kind: FrameKind,
+        request: RequestId,
+        body: &T,
+    ) -> Result<(), FrameTooLong> {
         let mut inner = self.inner.borrow_mut();
         if inner.state != State::Open {
             return Ok(());
@@ -169,12 +174,6 @@ impl Outbox {
         inner.state = State::Dead;
         inner.buffer = BytesMut::new();
         self.dead.notify_one();
-    }
-
-    /// Whether everything queued has been handed to the transport.
-    pub(super) fn is_drained(&self) -> bool {
-        let inner = self.inner.borrow();
-        inner.state == State::Dead || (inner.buffer.is_empty() && inner.writing_bytes == 0)
     }
 
     /// Resolves once `kill` was called.
@@ -272,7 +271,6 @@ mod tests {
 
     /// Records each write.
     struct Writes(Vec<Vec<u8>>);
-
 
     impl AsyncWrite for Writes {
         fn poll_write(

@@ -103,7 +103,7 @@ async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
     loop {
         let mut all_answered = true;
         for address in resolve(&seed).await {
-            let end = dialer.dial(address, Errand::Find { at: seed.clone() }).await;
+            let end = dialer.dial(address, Errand::Find { seed: seed.clone() }).await;
             all_answered &= matches!(end, LinkEnd::Closed);
             debug!(seed, %address, %end, "looked for a node");
         }
@@ -162,9 +162,7 @@ impl Dialer {
             Err(_) => return failed("no answer".to_owned()),
         };
         let end = match connection.open_bi().await {
-            Ok((send, receive)) => {
-                call_peer(receive, send, PeerIdentity::of(&connection), errand, &self.door).await
-            }
+            Ok((send, receive)) => call_peer(receive, send, PeerIdentity::of(&connection), errand, &self.door).await,
             Err(error) => failed(error.to_string()),
         };
         close(&connection, &end).await;

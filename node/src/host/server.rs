@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use shoal_protocol::client::Status;
 use shoal_protocol::id::{Actor, ClusterId, NodeId};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{LocalSet, spawn_local};
@@ -42,6 +44,7 @@ pub struct RunningServer {
     facts: Facts,
     control: mpsc::Sender<Control>,
     ended: oneshot::Receiver<LoopEnd>,
+    thread: JoinHandle<()>,
 }
 
 /// What follows from the configuration and the port that was got.
@@ -133,7 +136,7 @@ impl Server {
         let (control, controls) = mpsc::channel(CONTROLS_COUNT_MAX);
         let (started, start) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("shoal {}", config.name))
             .spawn(move || {
                 if let Some(how) = host(config, socket, controls, started) {
@@ -144,7 +147,7 @@ impl Server {
             .map_err(system)?;
         // The thread says how the start went before it ends, unless it panics.
         let facts = start.await.unwrap_or_else(|_| Err(system(io::Error::other("the node's thread has panicked"))))?;
-        Ok(RunningServer { facts, control, ended })
+        Ok(RunningServer { facts, control, ended, thread })
     }
 }
 
@@ -188,8 +191,22 @@ impl RunningServer {
         let _ = self.ended.await;
     }
 
-    /// Ends all connections with these nodes, and allows none until told otherwise.
-    pub(crate) async fn cut(&self, nodes: BTreeSet<NodeId>) {
+    /// As `kill`, for callers that cannot wait otherwise than by blocking.
+    pub fn kill_blocking(self) {
+        drop(self.control);
+        // If it panicked, its message is on stderr; dead it is either way.
+        let _ = self.thread.join();
+    }
+
+    /// What the node says of itself and of the others; `None` when it has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (answer, answered) = oneshot::channel();
+        self.control.send(Control::Status { answer }).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// For tests of partitions: ends all connections with exactly these nodes, and allows none until told otherwise.
+    pub async fn cut(&self, nodes: BTreeSet<NodeId>) {
         let (done, is_done) = oneshot::channel();
         if self.control.send(Control::Cut { nodes, done }).await.is_ok() {
             // A node that ends meanwhile is cut off, too.
@@ -215,9 +232,12 @@ impl Stopper {
 
 /// Binds the port.
 pub(crate) fn bind(address: SocketAddr) -> Result<UdpSocket, StartError> {
-    endpoint::bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse { address },
-        _ => StartError::Listen { address, error },
+    endpoint::bind(address).map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            StartError::PortInUse { address }
+        } else {
+            StartError::Listen { address, error }
+        }
     })
 }
 
@@ -337,8 +357,8 @@ fn open_storage(
     std::fs::create_dir_all(&config.data_dir).map_err(|error| StartError::DataDir { path: path(), error })?;
     let options =
         OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, verify_pages: false };
-    let (engine, recovered) = Engine::open(&DirectoryDisk(path()), &options)
-        .map_err(|error| StartError::Store { path: path(), error })?;
+    let (engine, recovered) =
+        Engine::open(&DirectoryDisk(path()), &options).map_err(|error| StartError::Store { path: path(), error })?;
     Ok((StorageThread::start(engine).map_err(system)?, recovered))
 }
 
