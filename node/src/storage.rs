@@ -204,6 +204,12 @@ impl Store {
         id
     }
 
+    /// Whether the engine lives: false from a failure until it was reopened.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.progress.serving
+    }
+
     /// Everything with an lsn up to here survives any crash.
     #[must_use]
     pub fn synced(&self) -> Lsn {
