@@ -1,6 +1,7 @@
 //! The integration tests of the whole project, in one binary: one link instead of many.
 
 mod it {
+    mod host;
     mod replay;
     mod tidy;
 }
