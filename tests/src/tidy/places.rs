@@ -14,6 +14,7 @@ const TOUCHES_THE_MACHINE: &[&str] = &[
     "node/src/main.rs",
     "node/tests/",
     "node/examples/",
+    // The native half of the client, behind its feature `quic`.
     "client-rs/src/client",
     "client-rs/src/quic",
     "client-rs/src/transport",
