@@ -3,6 +3,7 @@
 //! `retry` decides, `transport` carries; here they meet timers and locks. No lock is held across an await.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +61,9 @@ pub(super) struct Ask {
     pub(super) again: bool,
 }
 
+/// Set once an attempt may have reached its node.
+type Left = Arc<AtomicBool>;
+
 /// A request that got no answer it asked for.
 pub(super) struct Failure {
     pub(super) give_up: GiveUp,
@@ -76,11 +80,10 @@ impl Failure {
         }
         match (answer, self.connect) {
             (Some(answer), _) => Error::Request(answer),
-            (None, Some(error)) if !self.give_up.sent => match &error {
-                DialError::Untrusted { .. } => Error::Untrusted { reason: error.to_string() },
-                DialError::Unreachable { .. } => Error::Connect { reason: error.to_string() },
-            },
-            (None, _) => Error::Timeout,
+            (None, _) if self.give_up.sent => Error::Timeout,
+            (None, Some(error @ DialError::Untrusted { .. })) => Error::Untrusted { reason: error.to_string() },
+            (None, Some(error @ DialError::Unreachable { .. })) => Error::Connect { reason: error.to_string() },
+            (None, None) => Error::Connect { reason: "no connection before the deadline".into() },
         }
     }
 }
@@ -97,7 +100,7 @@ impl Engine {
         let session = self.session(deadline).await?;
         let grant = session.grant();
         let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let open = |target: Target| async move { self.pool.connection(&target, grant).await.map(drop) };
+        let open = |target: Target, _| async move { self.pool.connection(&target, grant).await.map(drop) };
         match self.drive(attempts, None, Some(grant), open).await.map_err(|failure| failure.into_error(None)) {
             Err(Error::Request(RequestError::SessionExpired)) => {
                 self.renounce(&session);
@@ -119,7 +122,7 @@ impl Engine {
             return Ok(session);
         }
         let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let greet = |target: Target| async move { self.pool.fresh_session(&target).await };
+        let greet = |target: Target, _| async move { self.pool.fresh_session(&target).await };
         let granted = self.drive(attempts, None, None, greet).await;
         let grant = granted.map_err(|failure| failure.into_error(None))?;
         let session = Arc::new(SharedSession::new(Session::new(grant)));
@@ -148,10 +151,10 @@ impl Engine {
             attempts = attempts.again();
         }
         let request = &ask.request;
-        let send = |target: Target| async move {
+        let send = |target: Target, left: Left| async move {
             let connection = self.pool.connection(&target, grant).await?;
             let deadline_ms = self.deadline_ms(ask.deadline);
-            connection.call(&ClientCall { deadline_ms, request: request.clone() }).await
+            connection.call(&ClientCall { deadline_ms, request: request.clone() }, &left).await
         };
         self.drive(attempts, ask.partition, Some(grant), send).await
     }
@@ -174,21 +177,23 @@ impl Engine {
         mut attempts: Attempts,
         partition: Option<Partition>,
         grant: Option<SessionGrant>,
-        start: impl Fn(Target) -> F,
+        start: impl Fn(Target, Left) -> F,
     ) -> Result<T, Failure> {
         let targets = self.targets(partition, grant);
-        let (mut tried, mut open) = (Vec::new(), Vec::<Target>::new());
+        let (mut tried, mut open) = (Vec::new(), Vec::<(Target, Left)>::new());
         let mut running = FuturesUnordered::new();
         loop {
             let now = self.clock.instant();
+            attempts.note_left(open.iter().any(|(_, left)| left.load(Ordering::Relaxed)));
             let step = attempts.step(now, &mut locked(&self.budget));
             match step {
                 Step::Start => {
                     self.note_silence(&open, now);
                     let target = self.pool.pick(&targets, &mut tried, now, &mut locked(&self.rng));
                     let target = target.unwrap_or(Target { addresses: Vec::new() });
-                    open.push(target.clone());
-                    let attempt = start(target.clone());
+                    let left = Left::default();
+                    open.push((target.clone(), Arc::clone(&left)));
+                    let attempt = start(target.clone(), left);
                     running.push(async move { (target, attempt.await) });
                 }
                 Step::Wait(until) if running.is_empty() => sleep_until(self.clock.host(until)).await,
@@ -196,7 +201,7 @@ impl Engine {
                     let Ok(Some((target, result))) = timeout_at(self.clock.host(until), running.next()).await else {
                         continue;
                     };
-                    open.retain(|other| *other != target);
+                    open.retain(|(other, _)| *other != target);
                     match result {
                         Ok(answer) => {
                             self.pool.answered(&target);
@@ -223,8 +228,8 @@ impl Engine {
         attempts.ended(now, end, &mut *rng);
     }
 
-    fn note_silence(&self, open: &[Target], now: Instant) {
-        for target in open {
+    fn note_silence(&self, open: &[(Target, Left)], now: Instant) {
+        for (target, _) in open {
             self.pool.silent(target, now, &mut locked(&self.rng));
         }
     }

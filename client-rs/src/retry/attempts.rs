@@ -67,6 +67,7 @@ pub struct Attempts {
     nodes_count: u32,
     started: u32,
     running: u32,
+    running_left: bool,
     failures: u32,
     not_before: Instant,
     hedge_at: Instant,
@@ -90,6 +91,7 @@ impl Attempts {
             nodes_count,
             started: 0,
             running: 0,
+            running_left: false,
             failures: 0,
             not_before: now,
             hedge_at: now + hedge_after,
@@ -105,6 +107,11 @@ impl Attempts {
     #[must_use]
     pub fn again(self) -> Self {
         Self { may_have_happened: true, ..self }
+    }
+
+    /// Notes whether any attempt that still runs has left this client: only such a one can have been admitted.
+    pub fn note_left(&mut self, any: bool) {
+        self.running_left = any;
     }
 
     /// What to do now.
@@ -201,8 +208,7 @@ impl Attempts {
     }
 
     fn give_up(&self) -> Step {
-        // What still runs was handed to a connection: it may have left.
-        let open = self.running > 0;
+        let open = self.running > 0 && self.running_left;
         Step::GiveUp(GiveUp {
             may_have_happened: self.may_have_happened || (open && self.repeat != Repeat::Reads),
             answer: self.answer.clone(),
@@ -293,11 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_open_at_the_deadline_may_have_happened() {
+    fn an_attempt_open_at_the_deadline_may_have_happened_if_it_has_left() {
         let (mut attempts, mut budget, _) = attempts(Repeat::CountsOnce);
         assert_eq!(attempts.step(at(0), &mut budget), Step::Start);
-        let gave_up = GiveUp { may_have_happened: true, answer: None, sent: true };
-        assert_eq!(attempts.step(at(5_000), &mut budget), Step::GiveUp(gave_up));
+        for left in [false, true] {
+            attempts.note_left(left);
+            let gave_up = GiveUp { may_have_happened: left, answer: None, sent: left };
+            assert_eq!(attempts.step(at(5_000), &mut budget), Step::GiveUp(gave_up));
+        }
     }
 
     fn end() -> impl Strategy<Value = Option<End>> {
@@ -323,6 +332,7 @@ mod tests {
             let (mut running, mut loose, mut now) = (0u32, false, 0);
             for (end, ms) in ends {
                 now += ms;
+                attempts.note_left(running > 0);
                 match attempts.step(at(now), &mut budget) {
                     Step::Start => {
                         prop_assert!(!(counts_again && (loose || running > 0)), "repeated what may count twice");
