@@ -184,7 +184,7 @@ impl Engine {
         let mut running = FuturesUnordered::new();
         loop {
             let now = self.clock.instant();
-            attempts.note_left(open.iter().any(|(_, left)| left.load(Ordering::Relaxed)));
+            attempts.note_left(open.iter().map(|(_, left)| u32::from(left.load(Ordering::Relaxed))).sum());
             let step = attempts.step(now, &mut locked(&self.budget));
             match step {
                 Step::Start => {
@@ -229,8 +229,13 @@ impl Engine {
     }
 
     fn note_silence(&self, open: &[(Target, Left)], now: Instant) {
-        for (target, _) in open {
-            self.pool.silent(target, now, &mut locked(&self.rng));
+        for (target, left) in open {
+            let mut rng = locked(&self.rng);
+            if left.load(Ordering::Relaxed) {
+                self.pool.silent(target, now, &mut rng);
+            } else {
+                self.pool.ended(target, &End::NotSent, now, &mut rng);
+            }
         }
     }
 
