@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::quic::QuicDial;
 use crate::retry::RetryBudget;
 use crate::session::StoredSession;
-use crate::transport::{Clock, Dial, Greeting, Pool};
+use crate::transport::{Clock, Dial, Greeting, Pool, RouteTable};
 use crate::url::ClusterUrl;
 
 /// Settings; `Client::builder()` begins.
@@ -93,12 +93,12 @@ impl Builder {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| Error::Config { reason: format!("no randomness: {error}") })?;
         let engine = Engine {
-            settings: Settings { seeds: addresses, deadline: self.deadline, sessionless: self.sessionless },
+            settings: Settings { deadline: self.deadline, sessionless: self.sessionless },
             pool: Pool::new(dial, Greeting { access_token, software: self.software }),
             clock: Clock::start(),
             rng: Mutex::new(ChaCha8Rng::from_seed(seed)),
             budget: Mutex::new(RetryBudget::default()),
-            routes: crate::transport::RouteTable::default(),
+            routes: RouteTable::new(&addresses),
             keyspaces: Mutex::default(),
             session: Mutex::new(self.session.map(|stored| Arc::new(SharedSession::new(stored.resume())))),
             renewing: tokio::sync::Mutex::default(),

@@ -21,7 +21,7 @@ use super::shared_session::SharedSession;
 use crate::error::Error;
 use crate::retry::{Attempts, End, GiveUp, Repeat, RetryBudget, Step};
 use crate::session::{BoundOperation, Session, StoredSession};
-use crate::transport::{Clock, DialError, Pool, RouteTable, Target, locked};
+use crate::transport::{Candidates, Clock, DialError, Pool, RouteTable, Target, locked};
 
 /// What all clones of a client share.
 pub(crate) struct Engine {
@@ -46,7 +46,6 @@ impl std::fmt::Debug for Engine {
 /// What the builder fixed.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) seeds: Vec<String>,
     pub(super) deadline: Duration,
     pub(super) sessionless: bool,
 }
@@ -99,9 +98,10 @@ impl Engine {
         let deadline = self.deadline(None);
         let session = self.session(deadline).await?;
         let grant = session.grant();
-        let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let open = |target: Target, _| async move { self.pool.connection(&target, grant).await.map(drop) };
-        match self.drive(attempts, None, Some(grant), open).await.map_err(|failure| failure.into_error(None)) {
+        let candidates = self.routes.candidates(None);
+        let attempts = self.attempts(Repeat::Reads, deadline, &candidates);
+        let open = |target: Arc<Target>, _| async move { self.pool.connection(&target, grant).await.map(drop) };
+        match self.drive(attempts, &candidates.targets, open).await.map_err(|failure| failure.into_error(None)) {
             Err(Error::Request(RequestError::SessionExpired)) => {
                 self.renounce(&session);
                 self.session(deadline).await.map(drop)
@@ -121,9 +121,10 @@ impl Engine {
         if let Some(session) = current() {
             return Ok(session);
         }
-        let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let greet = |target: Target, _| async move { self.pool.fresh_session(&target).await };
-        let granted = self.drive(attempts, None, None, greet).await;
+        let candidates = self.routes.candidates(None);
+        let attempts = self.attempts(Repeat::Reads, deadline, &candidates);
+        let greet = |target: Arc<Target>, _| async move { self.pool.fresh_session(&target).await };
+        let granted = self.drive(attempts, &candidates.targets, greet).await;
         let grant = granted.map_err(|failure| failure.into_error(None))?;
         let session = Arc::new(SharedSession::new(Session::new(grant)));
         *locked(&self.session) = Some(Arc::clone(&session));
@@ -145,18 +146,21 @@ impl Engine {
 
     /// Asks over connections of `grant`'s session until there is an answer, or no hope.
     pub(super) async fn ask(&self, grant: SessionGrant, ask: Ask) -> Result<ClientResponse, Failure> {
-        let nodes_count = self.nodes_count(ask.partition);
-        let mut attempts = Attempts::new(ask.repeat, self.clock.instant(), ask.deadline, nodes_count);
+        let Candidates { mut targets, replicas_count } = self.routes.candidates(ask.partition);
+        // The replica with the least in flight first.
+        targets[..replicas_count].sort_by_cached_key(|target| self.pool.load(target, grant.actor));
+        let candidates = Candidates { targets, replicas_count };
+        let mut attempts = self.attempts(ask.repeat, ask.deadline, &candidates);
         if ask.again {
             attempts = attempts.again();
         }
         let request = &ask.request;
-        let send = |target: Target, left: Left| async move {
+        let send = |target: Arc<Target>, left: Left| async move {
             let connection = self.pool.connection(&target, grant).await?;
             let deadline_ms = self.deadline_ms(ask.deadline);
             connection.call(&ClientCall { deadline_ms, request: request.clone() }, &left).await
         };
-        self.drive(attempts, ask.partition, Some(grant), send).await
+        self.drive(attempts, &candidates.targets, send).await
     }
 
     /// Asks for the routes of `class` in the background when they are missing or old.
@@ -175,12 +179,10 @@ impl Engine {
     async fn drive<T, F: Future<Output = Result<T, End>>>(
         &self,
         mut attempts: Attempts,
-        partition: Option<Partition>,
-        grant: Option<SessionGrant>,
-        start: impl Fn(Target, Left) -> F,
+        targets: &[Arc<Target>],
+        start: impl Fn(Arc<Target>, Left) -> F,
     ) -> Result<T, Failure> {
-        let targets = self.targets(partition, grant);
-        let (mut tried, mut open) = (Vec::new(), Vec::<(Target, Left)>::new());
+        let (mut tried, mut open) = (Vec::new(), Vec::<(Arc<Target>, Left)>::new());
         let mut running = FuturesUnordered::new();
         loop {
             let now = self.clock.instant();
@@ -189,11 +191,11 @@ impl Engine {
             match step {
                 Step::Start => {
                     self.note_silence(&open, now);
-                    let target = self.pool.pick(&targets, &mut tried, now, &mut locked(&self.rng));
-                    let target = target.unwrap_or(Target { addresses: Vec::new() });
+                    let target = self.pool.pick(targets, &mut tried, now, &mut locked(&self.rng));
+                    let target = target.unwrap_or_default();
                     let left = Left::default();
-                    open.push((target.clone(), Arc::clone(&left)));
-                    let attempt = start(target.clone(), left);
+                    open.push((Arc::clone(&target), Arc::clone(&left)));
+                    let attempt = start(Arc::clone(&target), left);
                     running.push(async move { (target, attempt.await) });
                 }
                 Step::Wait(until) if running.is_empty() => sleep_until(self.clock.host(until)).await,
@@ -228,7 +230,7 @@ impl Engine {
         attempts.ended(now, end, &mut *rng);
     }
 
-    fn note_silence(&self, open: &[(Target, Left)], now: Instant) {
+    fn note_silence(&self, open: &[(Arc<Target>, Left)], now: Instant) {
         for (target, left) in open {
             let mut rng = locked(&self.rng);
             if left.load(Ordering::Relaxed) {
@@ -239,18 +241,9 @@ impl Engine {
         }
     }
 
-    /// Whom to ask, in order: the replica with the least in flight first.
-    fn targets(&self, partition: Option<Partition>, grant: Option<SessionGrant>) -> Vec<Target> {
-        let (mut targets, replicas_count) = self.routes.targets(partition, &self.settings.seeds, &self.pool);
-        if let Some(grant) = grant {
-            targets[..replicas_count].sort_by_cached_key(|target| self.pool.load(target, grant.actor));
-        }
-        targets
-    }
-
-    fn nodes_count(&self, partition: Option<Partition>) -> u32 {
-        let (targets, _) = self.routes.targets(partition, &self.settings.seeds, &self.pool);
-        u32::try_from(targets.len()).unwrap_or(u32::MAX)
+    fn attempts(&self, repeat: Repeat, deadline: Instant, candidates: &Candidates) -> Attempts {
+        let nodes_count = u32::try_from(candidates.targets.len()).unwrap_or(u32::MAX);
+        Attempts::new(repeat, self.clock.instant(), deadline, nodes_count)
     }
 
     /// The time a node gets: a little less than there is, so that its verdict arrives before ours.
