@@ -68,7 +68,7 @@ impl Body {
         self.map.shrink(join, Self::prune_lww);
     }
 
-    /// The live dots that `context` covers, ascending. Costs by the smaller of the two, and by what it finds.
+    /// The live dots that `context` covers, each once. Costs by the smaller of the two, and by what it finds.
     pub(crate) fn covered_by(&self, context: &Context, join: &mut Join<'_>) -> Vec<Dot> {
         let live = self.register.len() + self.flag.len() + self.set.dots_count() + self.map.dots_count();
         let mut covered = Vec::new();
@@ -84,8 +84,6 @@ impl Body {
             }
         }
         covered.iter().for_each(|_| join.visit());
-        covered.sort_unstable();
-        covered.dedup();
         covered
     }
 
