@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The simulated world, checkers, end-to-end tests, and the rules of the house.
+
+pub mod sim;
