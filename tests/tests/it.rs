@@ -1,5 +1,7 @@
 //! The integration tests of the whole project, in one binary: one link instead of many.
 
+#![expect(clippy::disallowed_methods, reason = "these tests write files and start processes; the worlds in src do not")]
+
 mod it {
     mod replay;
     mod tidy;
