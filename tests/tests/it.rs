@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests write files and start processes; the worlds in src do not")]
 
 mod it {
+    mod host;
     mod replay;
     mod tidy;
 }

@@ -35,6 +35,8 @@ pub(super) enum Control {
     Stop,
     /// Say how things are.
     Status { answer: oneshot::Sender<Status> },
+    /// Say when the node serves data.
+    AwaitServing { serves: oneshot::Sender<()> },
     /// From now on, be without connections to exactly these nodes.
     Cut {
         nodes: BTreeSet<NodeId>,
@@ -58,6 +60,8 @@ pub(super) struct EventLoop {
     pub(super) switchboard: Switchboard,
     pub(super) cut: BTreeSet<NodeId>,
     pub(super) stage: Stage,
+    /// Those who want to know when the node serves.
+    pub(super) awaiting: Vec<oneshot::Sender<()>>,
 }
 
 /// How far a stop has come.
@@ -117,6 +121,11 @@ impl EventLoop {
                 self.node.handle(now, Input::Tick, &mut self.effects);
             }
             self.perform();
+            if !self.awaiting.is_empty() && self.node.status().serving.is_ok() {
+                for serves in self.awaiting.drain(..) {
+                    let _ = serves.send(());
+                }
+            }
             if self.has_parted() {
                 return self.finish().await;
             }
@@ -133,7 +142,13 @@ impl EventLoop {
     }
 
     fn stored(&mut self, now: Now, done: StoreDone) {
+        let has_failed = matches!(done, StoreDone::Failed(_));
         self.node.handle(now, Input::Stored(done), &mut self.effects);
+        if has_failed {
+            // What the node wanted before it knew goes first, and is passed over.
+            self.perform();
+            self.storage.reopen();
+        }
     }
 
     fn obey(&mut self, control: Control) {
@@ -142,6 +157,7 @@ impl EventLoop {
             Control::Status { answer } => {
                 let _ = answer.send(self.node.status());
             }
+            Control::AwaitServing { serves } => self.awaiting.push(serves),
             Control::Cut { nodes, done } => {
                 self.switchboard.cut(&nodes);
                 self.cut = nodes;

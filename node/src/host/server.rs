@@ -28,12 +28,13 @@ use super::event::Door;
 use super::event_loop::{Control, EventLoop, LoopEnd, Stage};
 use super::peers::Peers;
 use super::secret::{ClusterSecrets, node_id};
-use super::storage_thread::StorageThread;
+use super::storage_thread::{StorageStartError, StorageThread};
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
 use crate::storage::Recovered;
-use crate::storage::engine::{Engine, OpenError, OpenOptions};
+use crate::storage::engine::{OpenError, OpenOptions};
+use crate::system::StateError;
 
 /// Starts nodes.
 pub struct Server;
@@ -96,6 +97,14 @@ pub enum StartError {
         path: PathBuf,
         /// Why.
         error: OpenError,
+    },
+    /// The system state in the data directory cannot be used.
+    #[error("data directory {}: {error}", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: StateError,
     },
     /// Certificates could not be made.
     #[error(transparent)]
@@ -198,6 +207,12 @@ impl RunningServer {
         let _ = self.thread.join();
     }
 
+    /// Waits until the node serves data: its cluster is formed and its storage works. `false` when it has ended instead.
+    pub async fn serves(&self) -> bool {
+        let (serves, is_serving) = oneshot::channel();
+        self.control.send(Control::AwaitServing { serves }).await.is_ok() && is_serving.await.is_ok()
+    }
+
     /// What the node says of itself and of the others; `None` when it has ended.
     pub async fn status(&self) -> Option<Status> {
         let (answer, answered) = oneshot::channel();
@@ -284,7 +299,7 @@ fn assemble(
     let cluster = config.cluster_id.unwrap_or_else(|| secret.cluster_id(&config.cluster));
     let node = node_id(cluster, &config.name);
     let mut entropy = entropy()?;
-    let storage = open_storage(&config, cluster, node, Actor::incarnation(entropy.next_u64()))?;
+    let (storage, recovered) = open_storage(&config, cluster, node, Actor::incarnation(entropy.next_u64()))?;
 
     let tls = NodeTls::new(&secrets, node)?;
     let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
@@ -297,9 +312,10 @@ fn assemble(
     let clock = Clock::start();
     let mut effects = Vec::new();
     let boot_nonce = entropy.next_u64();
-    let (storage, recovered) = storage;
+    let path = config.data_dir.clone();
     let settings = node_config(config, cluster, node, local_address, boot_nonce);
-    let node_core = Node::new(settings, recovered, seed(&mut entropy), clock.now(), &mut effects);
+    let node_core = Node::new(settings, recovered, seed(&mut entropy), clock.now(), &mut effects)
+        .map_err(|error| StartError::State { path, error })?;
     let event_loop = EventLoop {
         node: node_core,
         own: (node, boot_nonce),
@@ -313,6 +329,7 @@ fn assemble(
         switchboard: Switchboard::default(),
         cut: BTreeSet::new(),
         stage: Stage::Serving,
+        awaiting: Vec::new(),
     };
     Ok((Facts { local_address, node, cluster, ca_pin: tls.ca_pin }, event_loop))
 }
@@ -354,12 +371,13 @@ fn open_storage(
     incarnation: Actor,
 ) -> Result<(StorageThread, Recovered), StartError> {
     let path = || config.data_dir.clone();
-    std::fs::create_dir_all(&config.data_dir).map_err(|error| StartError::DataDir { path: path(), error })?;
+    let disk = DirectoryDisk::make(path()).map_err(|error| StartError::DataDir { path: path(), error })?;
     let options =
         OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, verify_pages: false };
-    let (engine, recovered) =
-        Engine::open(&DirectoryDisk(path()), &options).map_err(|error| StartError::Store { path: path(), error })?;
-    Ok((StorageThread::start(engine).map_err(system)?, recovered))
+    StorageThread::start(disk, options).map_err(|error| match error {
+        StorageStartError::Open(error) => StartError::Store { path: path(), error },
+        StorageStartError::Thread(error) => system(error),
+    })
 }
 
 /// Randomness for everything of this process start.

@@ -78,6 +78,12 @@ impl ClusterCa {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
+    /// Its certificate.
+    #[must_use]
+    pub const fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     /// Issues a certificate with a fresh key.
     ///
     /// # Errors
@@ -123,14 +129,10 @@ impl NodeTls {
     /// Issues this node's certificate and makes its configurations.
     pub(super) fn new(secrets: &ClusterSecrets, node: NodeId) -> Result<Self, TlsError> {
         let ca = ClusterCa::derive(secrets.first())?;
-        let mut roots = RootCertStore::empty();
-        for secret in secrets.iter() {
-            roots.add(ClusterCa::derive(secret)?.certificate).map_err(TlsError::new)?;
-        }
-        let roots = Arc::new(roots);
+        let trusted = secrets.iter().map(ClusterCa::derive).collect::<Result<Vec<_>, _>>()?;
         let issued = ca.issue(Role::Node(node))?;
-        let server = server_config(Arc::clone(&roots), &issued)?;
-        let peer_client = client_config(roots, issued, ALPN_PEER)?;
+        let server = server_config(roots(&trusted)?, &issued)?;
+        let peer_client = client_config(&trusted, Some(issued), ALPN_PEER)?;
         Ok(Self { server, peer_client, ca_pin: ca.pin() })
     }
 }
@@ -159,20 +161,34 @@ impl PeerIdentity {
     }
 }
 
-/// The TLS side of someone who dials nodes.
+/// The TLS side of someone who dials nodes, with or without a certificate to show.
 ///
 /// # Errors
 /// `TlsError`, see there.
-pub fn client_config(roots: Arc<RootCertStore>, own: Issued, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, TlsError> {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
+pub fn client_config(
+    trusted: &[ClusterCa],
+    own: Option<Issued>,
+    alpn: &[u8],
+) -> Result<Arc<QuicClientConfig>, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::new)?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(own.chain, own.key)
-        .map_err(TlsError::new)?;
+        .with_root_certificates(roots(trusted)?);
+    let mut config = match own {
+        Some(own) => builder.with_client_auth_cert(own.chain, own.key).map_err(TlsError::new)?,
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(QuicClientConfig::try_from(config).map_err(TlsError::new)?))
+}
+
+fn roots(trusted: &[ClusterCa]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for ca in trusted {
+        roots.add(ca.certificate.clone()).map_err(TlsError::new)?;
+    }
+    Ok(Arc::new(roots))
 }
 
 fn server_config(roots: Arc<RootCertStore>, own: &Issued) -> Result<Arc<QuicServerConfig>, TlsError> {
