@@ -29,6 +29,7 @@ mod record;
 mod server;
 mod session_file;
 mod signals;
+mod target;
 mod typed;
 mod value;
 

@@ -24,7 +24,10 @@ pub(super) struct Failure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Coded { code: &'static str, exit: u8 },
+    Coded {
+        code: &'static str,
+        exit: u8,
+    },
     /// Whoever read our standard output has gone: nothing to say, and nobody to say it to.
     ReaderGone,
 }
@@ -122,7 +125,9 @@ impl From<StartError> for Failure {
             StartError::Config(error) => error.into(),
             StartError::PortInUse { .. } => Self::new(PORT_IN_USE, error),
             StartError::Listen { .. } => Self::new(LISTEN, error),
-            StartError::DataDir { .. } | StartError::Store { .. } => Self::new(DATA_DIR, error),
+            StartError::DataDir { .. } | StartError::Store { .. } | StartError::State { .. } => {
+                Self::new(DATA_DIR, error)
+            }
             StartError::Tls(error) => error.into(),
             StartError::System { .. } => Self::new(SYSTEM, error),
         }

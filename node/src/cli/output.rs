@@ -48,7 +48,8 @@ impl Output {
     /// Columns, the first row being their heads.
     pub(super) fn table(&mut self, rows: &[Vec<String>]) -> Result<(), Failure> {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+        let width =
+            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
         let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
         for row in rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));

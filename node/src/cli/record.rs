@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use shoal_protocol::object::{ContentType, Element, Value, View};
@@ -38,13 +37,15 @@ impl Record {
     }
 }
 
-/// The lines of one row: one, or one for each type where concurrent writes left several.
-pub(super) fn lines(collection: &Bytes, key: &Bytes, view: &View) -> Result<Vec<String>, serde_json::Error> {
+/// The lines of one row: one, one for each type where concurrent writes left several, or its name alone.
+pub(super) fn lines(collection: &Bytes, key: &Bytes, view: &View) -> std::io::Result<Vec<String>> {
     let collection = (!collection.is_empty()).then(|| Name::of(collection));
     let line = |content| {
-        serde_json::to_string(&Printed { collection: collection.clone(), key: Some(Name::of(key)), content })
+        let printed = Printed { collection: collection.clone(), key: Name::of(key), content };
+        Ok(serde_json::to_string(&printed)?)
     };
-    typed(view).into_iter().map(line).collect()
+    let contents = typed(view);
+    if contents.is_empty() { Ok(vec![line(None)?]) } else { contents.into_iter().map(Some).map(line).collect() }
 }
 
 /// The content of a view as it stands in a record: one for each live type.
@@ -61,13 +62,14 @@ pub(super) fn typed(view: &View) -> Vec<Typed<'_>> {
         View::Counter(value) => one(Kind::Counter, Natural::Counter(*value)),
         View::Set(elements) => one(Kind::Set, Natural::Set { json: elements.iter().map(PrintedElement::of).collect() }),
         View::Map(fields) => {
-            let field = |views: &'_ Vec<View>| -> Field<'_> {
-                let mut all: Vec<_> = views.iter().flat_map(typed).collect();
-                if all.len() == 1 { Field::One(all.remove(0)) } else { Field::Several(all) }
-            };
             one(Kind::Map, Natural::Map(fields.iter().map(|(name, views)| (name.as_str(), field(views))).collect()))
         }
     }
+}
+
+fn field(views: &[View]) -> Field<'_> {
+    let mut all: Vec<_> = views.iter().flat_map(typed).collect();
+    if all.len() == 1 { Field::One(all.remove(0)) } else { Field::Several(all) }
 }
 
 /// Content of one type, to be printed.
@@ -85,9 +87,9 @@ pub(super) struct Typed<'a> {
 struct Printed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     collection: Option<Name>,
-    key: Option<Name>,
+    key: Name,
     #[serde(flatten)]
-    content: Typed<'a>,
+    content: Option<Typed<'a>>,
 }
 
 #[derive(Serialize)]
@@ -346,11 +348,6 @@ fn said(error: &serde_json::Error) -> String {
         Some((said, column)) => format!("{said} (column {column})"),
         None => text,
     }
-}
-
-/// Whether `text` is JSON.
-pub(super) fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]

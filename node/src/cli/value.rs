@@ -6,12 +6,13 @@
 
 use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::IgnoredAny;
 use shoal_protocol::object::{ContentType, Element, Value, View};
+use shoal_protocol::time::WallTime;
 
 use super::failure::Failure;
 
@@ -36,11 +37,13 @@ pub(super) struct ValueArgs {
 }
 
 impl ValueArgs {
-    pub(super) fn expires_in(&self) -> Option<Duration> {
-        self.expires_in.map(|seconds| Duration::from_secs(seconds.into()))
+    /// The value, with its expiry.
+    pub(super) fn read(&self) -> Result<Value, Failure> {
+        let expires_at = self.expires_in.map(|seconds| WallTime(wall().0.saturating_add(u64::from(seconds) * 1_000)));
+        Ok(Value { expires_at, ..self.value()? })
     }
 
-    pub(super) fn read(&self) -> Result<Value, Failure> {
+    fn value(&self) -> Result<Value, Failure> {
         let bytes = source(&self.value)?;
         if let Some(name) = &self.content_type {
             let content_type = ContentType::new(name).map_err(Failure::usage)?;
@@ -49,9 +52,16 @@ impl ValueArgs {
         if self.bytes {
             return Ok(shoal_client::value::bytes(bytes));
         }
-        let text = String::from_utf8(bytes).map_err(|_| Failure::usage("the value is not UTF-8").hint("use --bytes"))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| Failure::usage("the value is not UTF-8").hint("use --bytes"))?;
         if self.text { Ok(shoal_client::value::text(text)?) } else { Ok(Value::json(compact_json(&text)?)) }
     }
+}
+
+/// What the clock of this machine says.
+pub(super) fn wall() -> WallTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What an argument stands for: itself, a file, or standard input.
@@ -117,13 +127,11 @@ pub(super) fn plain_view(view: &View) -> String {
         View::Register { values } => values.iter().map(plain).collect::<Vec<_>>().join("\n"),
         View::Flag(on) => on.to_string(),
         View::Counter(value) => value.to_string(),
-        View::Set(elements) => {
-            serde_json::Value::Array(elements.iter().map(element_json).collect()).to_string()
-        }
+        View::Set(elements) => serde_json::Value::Array(elements.iter().map(element_json).collect()).to_string(),
         View::Map(fields) => {
-            let fields = fields.iter().map(|(field, views)| {
-                format!("{}:{}", serde_json::Value::from(field.as_str()), plain_nested(views))
-            });
+            let fields = fields
+                .iter()
+                .map(|(field, views)| format!("{}:{}", serde_json::Value::from(field.as_str()), plain_nested(views)));
             format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
         }
         View::Conflict(views) => views.iter().map(plain_view).collect::<Vec<_>>().join("\n"),
@@ -162,10 +170,7 @@ mod tests {
     #[test]
     fn json_loses_white_space_and_nothing_else() {
         let text = " { \"b\" : [ 1.50 , 2e3 ],\n \"a\": \"x \\\" y\\\\\" , \"n\" : 123456789012345678901 } ";
-        assert_eq!(
-            compact_json(text).unwrap(),
-            r#"{"b":[1.50,2e3],"a":"x \" y\\","n":123456789012345678901}"#
-        );
+        assert_eq!(compact_json(text).unwrap(), r#"{"b":[1.50,2e3],"a":"x \" y\\","n":123456789012345678901}"#);
     }
 
     #[test]
@@ -189,10 +194,7 @@ mod tests {
             ("tags".to_owned(), vec![View::Set(vec![Element::Text("x".into()), Element::Bytes("ab".into())])]),
         ]);
         let shown = plain_view(&View::Map(fields));
-        assert_eq!(
-            shown,
-            r#"{"motto":["a \"b\"",1],"name":"Ada","tags":["x",{"base64":"YWI="}],"visits":3}"#
-        );
+        assert_eq!(shown, r#"{"motto":["a \"b\"",1],"name":"Ada","tags":["x",{"base64":"YWI="}],"visits":3}"#);
         serde_json::from_str::<IgnoredAny>(&shown).unwrap();
     }
 }
