@@ -4,6 +4,7 @@
 
 mod it {
     mod host;
+    mod oracle;
     mod replay;
     mod tidy;
 }

@@ -116,8 +116,14 @@ impl Node {
             PeerRequest::Scan(scan) => scan.keyspace,
             PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
         };
-        let gone = || Refusal::Request(RequestError::KeyspaceGone { id: keyspace });
-        let class = self.system.keyspace_by_id(keyspace).ok_or_else(gone)?.spec.class;
+        let class = match self.system.keyspace_by_id(keyspace) {
+            Some(info) => info.spec.class,
+            None if self.system.state().is_dropped(keyspace) => {
+                return Err(Refusal::Request(RequestError::KeyspaceGone { id: keyspace }));
+            }
+            // Created a moment ago, and this node has not heard of it yet.
+            None => return Err(Refusal::UnknownView),
+        };
         let partition = match request {
             PeerRequest::Apply { place, .. }
             | PeerRequest::Get { place, .. }
