@@ -284,7 +284,7 @@ impl Store {
                 events.push(StoreEvent::Reopened { damaged_records: recovered.damaged_records });
                 self.recover(*recovered, out);
             }
-            StoreDone::Failed(failure) => self.fail(failure, events),
+            StoreDone::Failed(failure) => self.fail(failure, out, events),
             StoreDone::Synced { through } => {
                 self.progress.logged = self.progress.logged.max(through);
                 self.reveal(events);
@@ -406,10 +406,11 @@ impl Store {
         events.extend(self.scans.release(synced).into_iter().map(|(id, page)| StoreEvent::Scanned { id, page }));
     }
 
-    fn fail(&mut self, failure: Failure, events: &mut Vec<StoreEvent>) {
+    fn fail(&mut self, failure: Failure, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         self.progress.serving = false;
         self.loads.clear();
         self.scans.clear();
+        out.push(StoreEffect::Reopen);
         events.push(StoreEvent::Failed(failure));
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Shape: meta (identity, leases, blobs) -> rows -> replay of the log. Both files are made under a temporary name, filled,
 //! closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose creation was cut
-//! short.) Invariant: a data directory that is not this node's, or not understood, is refused untouched.
+//! short.) Invariant: a data directory that is not this node's, or not understood, is refused, and what it
+//! holds is kept.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::storage::row::{Kind, decode_record, seal, unseal};
 
 use super::disk::Disk;
 use super::meta::{Identity, Meta};
-use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded, io_failure};
+use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded};
 
 /// The format this code reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -38,7 +39,7 @@ pub struct OpenOptions {
     pub verify_pages: bool,
 }
 
-/// Why a store cannot be opened. Nothing in it was changed.
+/// Why a store cannot be opened. What it holds was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -112,7 +113,7 @@ impl Engine {
 fn clear_leftovers<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
     for name in [ROWS_NEW_FILE, META_NEW_FILE] {
         if exists(disk, name)? {
-            disk.remove(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+            disk.remove(name).map_err(|error| OpenError::Disk(error.into()))?;
         }
     }
     if exists(disk, ROWS_FILE)? {
@@ -121,7 +122,7 @@ fn clear_leftovers<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenE
             return Err(damaged(META_FILE, "it is missing beside rows that are in use"));
         }
         drop(rows);
-        disk.remove(ROWS_FILE).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+        disk.remove(ROWS_FILE).map_err(|error| OpenError::Disk(error.into()))?;
     }
     Ok(())
 }
@@ -141,7 +142,7 @@ fn create<D: Disk>(
     let new = if file == ROWS_FILE { ROWS_NEW_FILE } else { META_NEW_FILE };
     let database = open_file(disk, options, new)?;
     in_file(file, || fill(database))?;
-    disk.rename(new, file).map_err(|error| OpenError::Disk(io_failure(&error)))
+    disk.rename(new, file).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn begin_rows(database: &Database, store_id: u64) -> Result<(), Failure> {
@@ -225,11 +226,11 @@ fn replay(rows: &Database, store_id: u64) -> Result<(Lsn, Log), Failure> {
 }
 
 fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
-    disk.exists(name).map_err(|error| OpenError::Disk(io_failure(&error)))
+    disk.exists(name).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
-    let backend = disk.open(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+    let backend = disk.open(name).map_err(|error| OpenError::Disk(error.into()))?;
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.verify_pages);
     let opened = in_file(name, || Ok(builder.create_with_backend(backend)))?;
@@ -237,12 +238,13 @@ fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Re
         if matches!(error, DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) {
             return OpenError::Locked;
         }
-        if let DatabaseError::Storage(StorageError::Io(error)) = &error
-            && !is_damage(error)
+        let text = error.to_string();
+        if let DatabaseError::Storage(StorageError::Io(error)) = error
+            && !is_damage(&error)
         {
-            return OpenError::Disk(io_failure(error));
+            return OpenError::Disk(error.into());
         }
-        damaged(name, &error.to_string())
+        damaged(name, &text)
     })
 }
 
@@ -266,3 +268,23 @@ const META_FILE: &str = "meta.redb";
 const META_NEW_FILE: &str = "meta.redb.new";
 const ROWS_FILE: &str = "rows.redb";
 const ROWS_NEW_FILE: &str = "rows.redb.new";
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let meta = Meta::new(database);
+        let identity = Identity { format: FORMAT + 1, store_id: 1, node: NodeId(1), cluster: None };
+        meta.begin(identity, Leases { incarnation: Actor(1), dots_end: 0, lsns_end: 0 }).unwrap();
+        let (identity, ..) = meta.read().unwrap();
+        let options =
+            OpenOptions { node: NodeId(1), cluster: None, incarnation: Actor(1), cache_bytes: 0, verify_pages: false };
+        let refused = check_identity(&meta, identity, &options);
+        assert!(matches!(refused, Err(OpenError::NewerFormat { found }) if found == FORMAT + 1));
+    }
+}

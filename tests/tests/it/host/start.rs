@@ -49,7 +49,7 @@ async fn the_data_of_another_node_or_cluster_is_refused_untouched() {
 async fn a_data_directory_that_is_a_file_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Server::start(config(file.path(), "a")).await.unwrap_err();
-    assert!(matches!(error, StartError::DataDir { .. }), "{error}");
+    assert!(matches!(error, StartError::Store { error: OpenError::Disk(_), .. }), "{error}");
 }
 
 #[tokio::test]
