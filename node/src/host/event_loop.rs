@@ -290,7 +290,9 @@ impl EventLoop {
         if let Stage::Draining(until) = self.stage
             && (now >= until || self.switchboard.client_requests_count() == 0)
         {
+            self.peers.stop();
             self.switchboard.dismiss_all(&stopping());
+            self.endpoint.set_server_config(None);
             self.stage = Stage::Parting(now + PART_WITHIN);
         }
         match self.stage {
@@ -300,6 +302,8 @@ impl EventLoop {
     }
 
     async fn finish(self) -> LoopEnd {
+        // Whoever has read its goodbye closes; only who has not is cut off.
+        let _ = timeout(PART_WITHIN, self.endpoint.wait_idle()).await;
         self.endpoint.close(CLOSED, b"");
         let _ = timeout(PART_WITHIN, self.endpoint.wait_idle()).await;
         // Closes the files once everything submitted is done.

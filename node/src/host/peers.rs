@@ -5,7 +5,7 @@
 //! Invariants: a link is to the node it was meant for, by certificate and hello; this node's own address among the seeds
 //! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,6 +35,7 @@ pub(super) struct Peers {
     own: NodeId,
     known: BTreeMap<NodeId, Rc<Known>>,
     rng: ChaCha8Rng,
+    is_stopped: Rc<Cell<bool>>,
 }
 
 /// A node found once.
@@ -47,7 +48,14 @@ struct Known {
 
 impl Peers {
     pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32]) -> Self {
-        Self { endpoint, door, own, known: BTreeMap::new(), rng: ChaCha8Rng::from_seed(seed) }
+        Self {
+            endpoint,
+            door,
+            own,
+            known: BTreeMap::new(),
+            rng: ChaCha8Rng::from_seed(seed),
+            is_stopped: Rc::default(),
+        }
     }
 
     /// Begins to look for a node at this address, and never stops: another may move in.
@@ -86,8 +94,14 @@ impl Peers {
         }
     }
 
+    /// Dials nobody any more.
+    pub(super) fn stop(&self) {
+        self.is_stopped.set(true);
+    }
+
     fn dialer(&self) -> Dialer {
-        Dialer { endpoint: self.endpoint.clone(), door: self.door.clone() }
+        let (endpoint, door) = (self.endpoint.clone(), self.door.clone());
+        Dialer { endpoint, door, is_stopped: Rc::clone(&self.is_stopped) }
     }
 
     fn waits(&mut self) -> Waits {
@@ -147,10 +161,14 @@ async fn resolve(name: &str) -> Vec<SocketAddr> {
 struct Dialer {
     endpoint: Endpoint,
     door: Door,
+    is_stopped: Rc<Cell<bool>>,
 }
 
 impl Dialer {
     async fn dial(&self, address: SocketAddr, errand: Errand) -> LinkEnd {
+        if self.is_stopped.get() {
+            return LinkEnd::Stopping;
+        }
         let failed = |error: String| LinkEnd::Failed(std::io::Error::other(error));
         let connecting = match self.endpoint.connect(address, NODE_SERVER_NAME) {
             Ok(connecting) => connecting,
