@@ -183,7 +183,7 @@ impl EventLoop {
             }
             Event::LinkGone { link } => self.switchboard.remove_link(link),
             Event::OwnHello { answer } => {
-                let _ = answer.send(self.node.hello());
+                let _ = answer.send(self.own_hello());
             }
             Event::Found { hello, seed, verdict } => {
                 let _ = verdict.send(self.found(now, &hello, seed));
@@ -229,14 +229,16 @@ impl EventLoop {
             self.check(hello)?;
             self.switchboard.add_link(link, hello.member.node, hello.member.boot_nonce, outbox);
             self.peers.learn(&hello.member, None);
+            self.peers.hear_of(&hello.others);
         }
-        Ok(self.node.hello())
+        Ok(self.own_hello())
     }
 
     fn found(&mut self, now: Now, hello: &PeerHello, seed: String) -> Result<(), RequestError> {
         if !self.is_self(hello) {
             self.check(hello)?;
             self.peers.learn(&hello.member, Some(&seed));
+            self.peers.hear_of(&hello.others);
         }
         let found = Input::SeedFound { seed, node: hello.member.node };
         self.node.handle(now, found, &mut self.effects);
@@ -249,6 +251,10 @@ impl EventLoop {
         self.switchboard.add_peer(hello.member.node, hello.member.boot_nonce, outbox);
         self.node.handle(now, Input::PeerUp { hello }, &mut self.effects);
         Ok(())
+    }
+
+    fn own_hello(&self) -> PeerHello {
+        PeerHello { others: self.peers.met(), ..self.node.hello() }
     }
 
     fn is_self(&self, hello: &PeerHello) -> bool {

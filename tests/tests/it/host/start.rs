@@ -93,3 +93,23 @@ async fn nodes_of_a_half_rotated_secret_trust_each_other() {
     // They form a cluster, so each has accepted the other's certificate.
     assert!(a.serves().await && b.serves().await);
 }
+
+#[tokio::test]
+async fn one_common_seed_is_enough_for_all_to_find_each_other() {
+    let data: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let node = |index: usize, seeds: Vec<String>| ServerConfig {
+        expect: 4,
+        found_alone: false,
+        seeds,
+        ..config(data[index].path(), &format!("node{index}"))
+    };
+    let seed = Server::start(node(0, Vec::new())).await.unwrap();
+    let address = seed.facts().local_address.to_string();
+    let mut servers = vec![seed];
+    for index in 1..4 {
+        servers.push(Server::start(node(index, vec![address.clone()])).await.unwrap());
+    }
+    for server in &servers {
+        assert!(server.serves().await);
+    }
+}
