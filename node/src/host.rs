@@ -7,5 +7,22 @@
     reason = "what the cores must not touch, this room is for: sockets, files, clocks, threads"
 )]
 
+mod acceptor;
+mod clock;
+pub mod config;
 pub mod disk;
+mod endpoint;
+mod event;
+mod event_loop;
+mod links;
+mod outbox;
+mod peers;
+pub mod secret;
+mod server;
 pub mod storage_thread;
+mod switchboard;
+pub mod tls;
+
+#[cfg(feature = "testing")]
+pub(crate) use server::bind;
+pub use server::{Facts, RunningServer, Server, ServerFailure, StartError, Stopper};

@@ -35,7 +35,7 @@ pub fn encode<T: Serialize>(message: &T) -> BytesMut {
 /// # Errors
 /// `CodecError` when the bytes are anything else.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
+    let mut deserializer = rmp_serde::Deserializer::new(bytes);
     deserializer.set_max_depth(DEPTH_MAX);
     let message = T::deserialize(&mut deserializer).map_err(|e| CodecError { reason: e.to_string() })?;
     if deserializer.get_ref().is_empty() { Ok(message) } else { Err(CodecError { reason: "trailing bytes".into() }) }

@@ -47,6 +47,10 @@ hex_u64! {
     /// A fingerprint of what a node knows of layouts, retirements, incarnations and votes: equal views, equal ids.
     ViewId
 }
+hex_u64! {
+    /// A fingerprint of all of a node's system state, keyspaces included: equal states, equal ids.
+    SystemId
+}
 
 /// One event source: a store incarnation (bit 63 clear) or a client session (bit 63 set).
 ///

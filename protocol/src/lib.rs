@@ -12,6 +12,7 @@ pub mod codec;
 pub mod error;
 pub mod frame;
 pub mod id;
+pub mod layout;
 mod msgpack;
 pub mod object;
 pub mod peer;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Place;
 use crate::causality::Context;
 use crate::error::RequestError;
-use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, ViewId};
+use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, SystemId, ViewId};
 use crate::object::{Digest, Operation};
 use crate::time::WallTime;
 
@@ -103,6 +103,11 @@ pub enum PeerRequest {
         /// What the caller had read; `None` = what this replica holds.
         observed: Option<Context>,
     },
+    /// Is the receiver's durable system state this one? `Same`, else `System`.
+    CompareSystem {
+        /// The fingerprint of the sender's durable system state.
+        fingerprint: SystemId,
+    },
     /// Join this system state (canonical bytes): `System` with the result once it is durable here.
     System {
         /// The sender's system state.
@@ -145,7 +150,7 @@ pub struct PeerScan {
 pub enum PeerResponse {
     /// The delta is on stable storage here.
     Applied(Applied),
-    /// The object here has the digest asked about.
+    /// The object here has the digest asked about, or the system state the fingerprint.
     Same,
     /// The object here.
     State {

@@ -1,3 +1,6 @@
-//! The simulated world, checkers, end-to-end tests, and the rules of the house.
+//! The simulated world, checkers, tools, and the rules of the house.
 
+pub mod oracle;
+pub mod replay;
 pub mod sim;
+pub mod tidy;

@@ -2,7 +2,8 @@
 //!
 //! Shape: effects go into an inbox each; a thread takes everything pending at once, performs it, and answers in one batch.
 //! What gathers while a sync is under way is the next group commit, without any lingering. Reads do not wait for syncs.
-//! Bounds: `is_full` tells the host to take no more requests in; answers are never more than the effects behind them.
+//! Bounds: what waits is bounded by the node's requests in flight and by the store's memory (`pressure`); answers are never
+//! more than the effects behind them.
 //! After a failure the store asks for `Reopen`: the writing thread tries until it succeeds, waiting 1 s at first, 30 s at
 //! most.
 
@@ -59,10 +60,10 @@ impl StorageThread {
         self.writes.push(writes);
     }
 
-    /// Whether so much waits that no more requests should be taken in.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.writes.len() >= EFFECTS_MAX || self.reads.len() >= EFFECTS_MAX
+    /// Forgets what waits, as the death of the process would. What is under way may still be done.
+    pub fn abandon(&self) {
+        self.reads.forget();
+        self.writes.forget();
     }
 }
 
@@ -191,12 +192,15 @@ impl Inbox {
         }
     }
 
-    fn len(&self) -> usize {
-        locked(&self.queue).effects.len()
-    }
-
     fn stop(&self) {
         locked(&self.queue).stopped = true;
+        self.changed.notify_one();
+    }
+
+    fn forget(&self) {
+        let mut queue = locked(&self.queue);
+        queue.effects.clear();
+        queue.stopped = true;
         self.changed.notify_one();
     }
 
@@ -225,7 +229,5 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
     thread::Builder::new().name(name.into()).spawn(run).expect("a process that just started can start two threads")
 }
 
-/// Effects that may wait for one thread. Guess: some 100 ms of work.
-const EFFECTS_MAX: usize = 4_096;
 const REOPEN_WAIT_MIN: Duration = Duration::from_secs(1);
 const REOPEN_WAIT_MAX: Duration = Duration::from_secs(30);

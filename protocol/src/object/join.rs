@@ -21,8 +21,8 @@ pub(crate) struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    pub(crate) fn new(seen: &'a Context, visited: usize) -> Self {
-        Self { seen, visited: visited as u64, gained: 0, lost: 0 }
+    pub(crate) fn new(seen: &'a Context) -> Self {
+        Self { seen, visited: 0, gained: 0, lost: 0 }
     }
 
     pub(crate) fn has_seen(&self, dot: Dot) -> bool {
@@ -56,7 +56,7 @@ pub(crate) trait DotStore: Default {
     fn is_empty(&self) -> bool;
     /// Whether `dot` is live in it.
     fn contains(&self, dot: Dot) -> bool;
-    /// Every live dot, in no particular order; one that was reused stands here as often as it lives.
+    /// Every live dot, in no particular order.
     fn dots(&self) -> impl Iterator<Item = Dot>;
     /// Joins `other` in.
     fn merge(&mut self, other: &Self, join: &mut Join<'_>, covered: &[Dot]);

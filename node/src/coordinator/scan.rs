@@ -1,0 +1,289 @@
+//! A page of rows: R replicas' sorted slices, merged key by key.
+//!
+//! Shape: one `Feed` per replica; a row is emitted only when every unfinished feed has shown something at or behind it,
+//! which is the rule "up to the smallest last key among the unfinished pages" (DESIGN §6). Vacant and expired rows are merged
+//! and dropped. Bounds: `limit` live rows, `EXAMINED_ROWS_MAX` rows looked at, about `PAGE_BYTES_MAX` bytes.
+//! Invariant: consistent per key (R replicas merged), not a snapshot; the cursor never skips a row.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use shoal_protocol::address::Place;
+use shoal_protocol::causality::EncodedContext;
+use shoal_protocol::client::{self, ClientResponse, KeyspaceLayout, Page, Row, SCAN_LIMIT_MAX, ScanScope};
+use shoal_protocol::codec;
+use shoal_protocol::error::RequestError;
+use shoal_protocol::id::{NodeId, PARTITIONS_COUNT, Partition};
+use shoal_protocol::object::{Conflict, Object, View};
+use shoal_protocol::peer::{PeerRequest, PeerResponse, PeerScan, Refusal};
+
+use super::{Cx, Step, Surroundings, door};
+
+type Position = (Bytes, Bytes);
+
+/// One page being put together.
+#[derive(Debug)]
+pub(crate) struct ScanPages {
+    scan: client::Scan,
+    partition: Partition,
+    conflict: Conflict,
+    needed: usize,
+    candidates: Vec<NodeId>,
+    feeds: BTreeMap<NodeId, Feed>,
+    /// The last row looked at; the page goes on behind it.
+    position: Option<Position>,
+    rows: Vec<Row>,
+    bytes: usize,
+    examined: usize,
+    complete: bool,
+    answered: bool,
+}
+
+#[derive(Debug, Default)]
+struct Feed {
+    rows: VecDeque<(Bytes, Bytes, Object)>,
+    finished: bool,
+    waiting: bool,
+}
+
+impl ScanPages {
+    pub(crate) fn new(around: Surroundings<'_>, scan: client::Scan) -> Result<Self, RequestError> {
+        let bad = |reason: &str| Err(RequestError::BadRequest { reason: reason.into() });
+        let info = door::keyspace(around, scan.keyspace)?;
+        if scan.limit == 0 || scan.limit > SCAN_LIMIT_MAX {
+            return Err(RequestError::Limit {
+                limit: "scan".into(),
+                actual: u64::from(scan.limit),
+                max: u64::from(SCAN_LIMIT_MAX),
+            });
+        }
+        let partition = match &scan.scope {
+            ScanScope::Collection(_) if info.spec.layout == KeyspaceLayout::Key => {
+                return bad("a keyspace with layout key has no collections to scan");
+            }
+            ScanScope::Collection(collection) if collection.is_empty() => return bad("the collection is empty"),
+            ScanScope::Collection(collection) => {
+                Place { keyspace: info.id, collection: collection.clone(), key: Bytes::new() }
+                    .partition(info.spec.class)
+            }
+            ScanScope::Partition(index) if *index >= PARTITIONS_COUNT => return bad("no such partition"),
+            ScanScope::Partition(index) => Partition { class: info.spec.class, index: *index },
+        };
+        let position = match &scan.cursor {
+            None => None,
+            Some(cursor) => match codec::decode::<Position>(cursor) {
+                Ok(position) => Some(position),
+                Err(_) => return bad("the cursor is damaged"),
+            },
+        };
+        let numbers = around.ring.numbers(info.spec.class);
+        let (needed, _) = door::quorum(scan.r, numbers.r, numbers)?;
+        let mut candidates = around.ring.preference(partition).primaries.clone();
+        candidates.sort_by_key(|node| *node != around.me);
+        Ok(Self {
+            partition,
+            conflict: info.spec.conflict,
+            needed: usize::from(needed),
+            candidates,
+            feeds: BTreeMap::new(),
+            position,
+            rows: Vec::new(),
+            bytes: 0,
+            examined: 0,
+            complete: true,
+            answered: false,
+            scan,
+        })
+    }
+
+    pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, from: NodeId, response: PeerResponse) -> Step {
+        match response {
+            PeerResponse::Rows { rows, finished } => {
+                let decoded: Result<Vec<_>, _> =
+                    rows.into_iter().map(|(c, k, bytes)| Object::decode(&bytes).map(|object| (c, k, object))).collect();
+                match (self.feeds.get_mut(&from), decoded) {
+                    (Some(feed), Ok(rows)) => {
+                        feed.waiting = false;
+                        feed.finished = finished;
+                        feed.rows.extend(rows);
+                        self.advance(cx)
+                    }
+                    (_, Err(_)) => self.lost(cx, from),
+                    (None, Ok(_)) => Step::Pending,
+                }
+            }
+            PeerResponse::Refused(refusal) => {
+                if refusal == Refusal::UnknownView {
+                    cx.exchange(from);
+                }
+                self.lost(cx, from)
+            }
+            PeerResponse::Admitted
+            | PeerResponse::Applied(_)
+            | PeerResponse::Minted { .. }
+            | PeerResponse::Same
+            | PeerResponse::State { .. }
+            | PeerResponse::System { .. } => self.lost(cx, from),
+        }
+    }
+
+    /// `node` will not go on: another replica takes its place from where the page stands.
+    pub(crate) fn lost(&mut self, cx: &mut Cx<'_>, node: NodeId) -> Step {
+        self.feeds.remove(&node);
+        self.advance(cx)
+    }
+
+    /// The deadline.
+    pub(crate) fn expired(&mut self, _cx: &mut Cx<'_>) -> Step {
+        if self.answered {
+            return Step::Pending;
+        }
+        self.unavailable()
+    }
+
+    pub(crate) fn outstanding(&self) -> usize {
+        self.feeds.values().filter(|feed| feed.waiting).count()
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.answered
+    }
+
+    /// Merges as far as the feeds allow; asks where they end too early.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>) -> Step {
+        if self.answered {
+            return Step::Pending;
+        }
+        while self.feeds.len() < self.needed {
+            let Some(node) = self.next_candidate(cx) else {
+                if self.feeds.is_empty() {
+                    return self.unavailable();
+                }
+                self.complete = false;
+                break;
+            };
+            self.feeds.insert(node, Feed::default());
+        }
+        loop {
+            if self.is_full() {
+                return self.finish(self.position.clone());
+            }
+            let empty: Vec<NodeId> =
+                self.feeds.iter().filter(|(_, f)| f.rows.is_empty() && !f.finished).map(|(n, _)| *n).collect();
+            if !empty.is_empty() {
+                self.ask(cx, &empty);
+                return Step::Pending;
+            }
+            let Some(next) = self.smallest_head() else { return self.finish(None) };
+            self.take(cx, next);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.scan.limit as usize
+            || self.examined >= EXAMINED_ROWS_MAX
+            || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    fn next_candidate(&mut self, cx: &Cx<'_>) -> Option<NodeId> {
+        while !self.candidates.is_empty() {
+            let node = self.candidates.remove(0);
+            if cx.around.alive.contains(&node) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, cx: &mut Cx<'_>, nodes: &[NodeId]) {
+        let left = self.scan.limit as usize - self.rows.len();
+        for node in nodes {
+            let Some(feed) = self.feeds.get_mut(node) else { continue };
+            if feed.waiting {
+                continue;
+            }
+            feed.waiting = true;
+            cx.ask(
+                *node,
+                PeerRequest::Scan(PeerScan {
+                    partition: self.partition,
+                    keyspace: self.scan.keyspace,
+                    collection: match &self.scan.scope {
+                        ScanScope::Collection(collection) => Some(collection.clone()),
+                        ScanScope::Partition(_) => None,
+                    },
+                    prefix: self.scan.prefix.clone(),
+                    after: self.position.clone(),
+                    reverse: self.scan.reverse,
+                    rows_max: u32::try_from(left.min(FEED_ROWS_MAX)).unwrap_or(u32::MAX),
+                    bytes_max: FEED_BYTES_MAX,
+                }),
+            );
+        }
+    }
+
+    fn smallest_head(&self) -> Option<Position> {
+        let heads = self.feeds.values().filter_map(|feed| feed.rows.front().map(|(c, k, _)| (c.clone(), k.clone())));
+        if self.scan.reverse { heads.max() } else { heads.min() }
+    }
+
+    /// Merges the row at `next` from every feed that has it.
+    fn take(&mut self, cx: &Cx<'_>, next: Position) {
+        let mut merged: Option<Object> = None;
+        for feed in self.feeds.values_mut() {
+            let has_it = feed.rows.front().is_some_and(|(c, k, _)| (c, k) == (&next.0, &next.1));
+            if !has_it {
+                continue;
+            }
+            if let Some((_, _, object)) = feed.rows.pop_front() {
+                match &mut merged {
+                    None => merged = Some(object),
+                    Some(merged) => {
+                        merged.merge_into(&object);
+                    }
+                }
+            }
+        }
+        self.examined += 1;
+        self.position = Some(next.clone());
+        let Some(merged) = merged else { return };
+        if matches!(merged.view(self.conflict, cx.around.now.wall), View::Absent) {
+            return;
+        }
+        let (collection, key) = next;
+        let (object, context) = if self.scan.values {
+            let place = Place { keyspace: self.scan.keyspace, collection: collection.clone(), key: key.clone() };
+            let context = EncodedContext::seal(cx.around.context_keys, &place, merged.context());
+            (merged.encode(), Some(context))
+        } else {
+            (Bytes::new(), None)
+        };
+        self.bytes += collection.len() + key.len() + object.len();
+        self.rows.push(Row { collection, key, object, context });
+    }
+
+    fn finish(&mut self, position: Option<Position>) -> Step {
+        self.answered = true;
+        Step::Answer(Ok(ClientResponse::Page(Page {
+            rows: std::mem::take(&mut self.rows),
+            cursor: position.map(|position| codec::encode(&position).freeze()),
+            complete: self.complete,
+        })))
+    }
+
+    fn unavailable(&mut self) -> Step {
+        self.answered = true;
+        let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+        let replied = small(self.feeds.values().filter(|feed| !feed.waiting).count());
+        Step::Answer(Err(RequestError::Unavailable { replied, needed: small(self.needed) }))
+    }
+}
+
+/// Rows looked at for one page, so that a page over many deleted rows ends in time.
+const EXAMINED_ROWS_MAX: usize = 20_000;
+/// About so many bytes in one page; one row more may pass it.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+/// Rows asked of one replica at a time.
+const FEED_ROWS_MAX: usize = 2_000;
+/// Bytes asked of one replica at a time.
+const FEED_BYTES_MAX: u32 = 2 << 20;

@@ -1,0 +1,155 @@
+//! Clients: their hello, and the routing of what they ask.
+//!
+//! Data requests go to the coordinator, keyspace administration to the system state, the rest is answered here from what
+//! the node knows. Source: DESIGN §4 (session grants), §6 (overload).
+
+use std::time::Duration;
+
+use rand_core::Rng;
+use shoal_protocol::client::{
+    ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, SessionGrant, Welcome,
+};
+use shoal_protocol::error::RequestError;
+use shoal_protocol::id::{Actor, KeyspaceId};
+use shoal_protocol::time::{Now, WallTime};
+
+use super::{ClientTag, Effect, Node};
+use crate::coordinator::Call;
+use crate::system::SessionKey;
+
+impl Node {
+    /// Answers a client's hello: confirms its session, or grants a fresh one when it brings none.
+    ///
+    /// # Errors
+    /// No common version; a session of another cluster or past its last minting day; not serving yet.
+    pub fn welcome(&mut self, now: Now, hello: &ClientHello) -> Result<Welcome, RequestError> {
+        let (low, high) = (hello.versions.0.max(PROTOCOL_VERSIONS.0), hello.versions.1.min(PROTOCOL_VERSIONS.1));
+        if low > high {
+            return Err(RequestError::Incompatible {
+                reason: format!(
+                    "this node speaks protocol versions {PROTOCOL_VERSIONS:?}, the client {:?}",
+                    hello.versions
+                ),
+            });
+        }
+        let key = match self.system.keys() {
+            Some(keys) => keys.session,
+            None => return Err(self.not_serving()),
+        };
+        let session = match hello.session {
+            Some(grant) if grant.mac != mac(&key, grant.actor) => return Err(RequestError::SessionExpired),
+            Some(grant) if !may_mint(grant.actor, now.wall) => return Err(RequestError::SessionExpired),
+            Some(grant) => grant,
+            None => {
+                let last_day = now.wall.day() + MINT_WINDOW_DAYS;
+                let actor = Actor::session(u16::try_from(last_day).unwrap_or(u16::MAX), self.rng.next_u64());
+                SessionGrant { actor, mac: mac(&key, actor) }
+            }
+        };
+        Ok(Welcome { version: high, cluster: self.config.cluster, node: self.config.node, session, wall: now.wall })
+    }
+
+    pub(super) fn client_call(
+        &mut self,
+        now: Now,
+        tag: ClientTag,
+        (session, call): (Actor, ClientCall),
+        out: &mut Vec<Effect>,
+    ) {
+        let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms.min(DEADLINE_MS_MAX)));
+        if let Some(error) = self.not_now(&call.request) {
+            answer(tag, Err(error), out);
+            return;
+        }
+        match call.request {
+            request @ (ClientRequest::Get(_)
+            | ClientRequest::Write(_)
+            | ClientRequest::Operate(_)
+            | ClientRequest::Scan(_)
+            | ClientRequest::Batch(_)) => {
+                let call = Call { session, deadline, request };
+                self.coordinate(now, out, |coordinator, around, effects| {
+                    coordinator.start(around, tag, call, effects);
+                });
+            }
+            ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status())), out),
+            ClientRequest::Routes { class } => answer(tag, self.routes(class).map(ClientResponse::Routes), out),
+            ClientRequest::ShowKeyspace { name } => {
+                let found = self.system.keyspace_by_name(&name);
+                answer(tag, found.map(ClientResponse::Keyspace).ok_or(RequestError::UnknownKeyspace { name }), out);
+            }
+            ClientRequest::ListKeyspaces => {
+                let all = self.system.keyspaces().values().cloned().collect();
+                answer(tag, Ok(ClientResponse::Keyspaces(all)), out);
+            }
+            change @ (ClientRequest::CreateKeyspace { .. }
+            | ClientRequest::SetKeyspace { .. }
+            | ClientRequest::DropKeyspace { .. }) => self.administer(now, (tag, deadline), change, out),
+        }
+    }
+
+    /// Why a request cannot be taken at this moment, before any work is done for it.
+    fn not_now(&self, request: &ClientRequest) -> Option<RequestError> {
+        if matches!(request, ClientRequest::Status) {
+            return None;
+        }
+        if self.ring.is_none() {
+            return Some(self.not_serving());
+        }
+        if let Some(id) = keyspaces(request).into_iter().find(|id| !self.knows(*id)) {
+            return Some(RequestError::NotServing { reason: format!("keyspace {id} is not known here yet") });
+        }
+        let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
+        let full = self.coordinator.in_flight() >= self.config.limits.requests_max
+            || (writes && self.replica.store().pressure() >= 1.0);
+        full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+    }
+
+    /// Whether this node knows what became of a keyspace; one created a moment ago may not have reached it.
+    fn knows(&self, id: KeyspaceId) -> bool {
+        self.system.keyspace_by_id(id).is_some() || self.system.state().is_dropped(id)
+    }
+
+    pub(super) fn not_serving(&self) -> RequestError {
+        RequestError::NotServing { reason: self.system.standing().to_string() }
+    }
+}
+
+pub(super) fn answer(tag: ClientTag, result: Result<ClientResponse, RequestError>, out: &mut Vec<Effect>) {
+    out.push(Effect::AnswerClient { connection: tag.connection, request: tag.request, result });
+}
+
+/// The keyspaces that a request names by id.
+fn keyspaces(request: &ClientRequest) -> Vec<KeyspaceId> {
+    match request {
+        ClientRequest::Get(get) => vec![get.place.keyspace],
+        ClientRequest::Write(write) => vec![write.place.keyspace],
+        ClientRequest::Operate(operate) => vec![operate.place.keyspace],
+        ClientRequest::Scan(scan) => vec![scan.keyspace],
+        ClientRequest::Batch(items) => items.iter().flat_map(keyspaces).collect(),
+        ClientRequest::CreateKeyspace { .. }
+        | ClientRequest::ShowKeyspace { .. }
+        | ClientRequest::ListKeyspaces
+        | ClientRequest::SetKeyspace { .. }
+        | ClientRequest::DropKeyspace { .. }
+        | ClientRequest::Routes { .. }
+        | ClientRequest::Status => Vec::new(),
+    }
+}
+
+/// The proof that this cluster granted a session. Principals come with access control; until then it binds the actor.
+fn mac(key: &SessionKey, actor: Actor) -> [u8; 16] {
+    let hash = blake3::keyed_hash(&key.0, &actor.0.to_be_bytes());
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+fn may_mint(session: Actor, wall: WallTime) -> bool {
+    session.expiry_day().is_some_and(|day| wall.day() <= u64::from(day))
+}
+
+/// Days a fresh session may mint (DESIGN §4, Actors).
+const MINT_WINDOW_DAYS: u64 = 30;
+/// A request may not stay longer than this.
+const DEADLINE_MS_MAX: u32 = 120_000;
+/// What an overloaded client waits at least. Guess: a few hundred round trips.
+const RETRY_AFTER_MS: u32 = 50;

@@ -1,0 +1,61 @@
+//! What a node is told about itself and its limits before it starts.
+
+use shoal_protocol::id::{ClusterId, NodeId};
+use shoal_protocol::object::Limits;
+
+use crate::storage::Budget;
+
+/// Who this node is and whom it expects.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its share of the data relative to the others in a first layout.
+    pub weight: u32,
+    /// `host:port` for nodes.
+    pub advertise_peer: Vec<String>,
+    /// `host:port` for clients.
+    pub advertise_client: Vec<String>,
+    /// Software version.
+    pub version: String,
+    /// Members to see, itself included, before it proposes a first layout.
+    pub expect: usize,
+    /// The configured seeds, as configured: every one must have answered "empty" before it proposes.
+    pub seeds: Vec<String>,
+    /// Whether it may found a cluster alone. An explicit act, never a default.
+    pub found_alone: bool,
+    /// Random per process start.
+    pub boot_nonce: u64,
+    /// Bounds.
+    pub limits: NodeLimits,
+}
+
+/// The bounds of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeLimits {
+    /// Admission limits of objects.
+    pub objects: Limits,
+    /// Client requests in flight, batch items counted one by one; beyond, `overloaded`.
+    pub requests_max: usize,
+    /// Requests of peers in flight at the replica; beyond, they are refused as overloaded.
+    pub replica_requests_max: usize,
+    /// Memory of memtables and object cache.
+    pub storage: Budget,
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self {
+            objects: Limits::default(),
+            requests_max: 10_000,
+            replica_requests_max: 50_000,
+            storage: Budget::default(),
+        }
+    }
+}

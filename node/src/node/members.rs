@@ -1,0 +1,212 @@
+//! The other nodes: who can be asked, and the exchange of system state with them.
+//!
+//! Glue between membership, system state and the host: a member that comes up is told to the system state, a question of
+//! the system state becomes a peer call and its answer comes back, its blob goes through the store.
+//! Invariant: a change of the system state is followed at once by what derives from it (ring, digest key, lww keyspaces).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shoal_gossip::{Input as MemberInput, Member, Output as MemberOutput};
+use shoal_protocol::id::{NodeId, RequestId};
+use shoal_protocol::object::Conflict;
+use shoal_protocol::peer::{PeerHello, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::time::Now;
+
+use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
+use crate::ring::Ring;
+use crate::storage::PersistTicket;
+use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
+
+/// What the system state is waiting for.
+#[derive(Debug, Default)]
+pub(super) struct SystemCalls {
+    /// Our questions to peers.
+    asked: BTreeMap<RequestId, NodeId>,
+    /// Peers' questions, by the name the system state knows them under.
+    links: BTreeMap<RequestId, (LinkId, RequestId)>,
+    /// Clients' changes, by the name the system state knows them under.
+    pub(super) changes: BTreeMap<RequestId, ClientTag>,
+    /// The write under way: ticket, version, bytes.
+    persisting: Option<(PersistTicket, u64, bytes::Bytes)>,
+    next_id: u64,
+}
+
+impl SystemCalls {
+    pub(super) fn fresh(&mut self) -> RequestId {
+        self.next_id += 1;
+        RequestId(SYSTEM_ID_BIT | self.next_id)
+    }
+}
+
+impl Node {
+    pub(super) fn peer_up(&mut self, now: Now, hello: PeerHello, out: &mut Vec<Effect>) {
+        let theirs = hello.member;
+        let member = Member {
+            node: theirs.node,
+            name: theirs.name,
+            zone: theirs.zone,
+            advertise_peer: theirs.advertise_peer,
+            advertise_client: theirs.advertise_client,
+            version: theirs.version,
+            incarnation: theirs.incarnation,
+            lease_end: theirs.lease_end,
+            boot_nonce: theirs.boot_nonce,
+        };
+        self.tell_members(now, MemberInput::Connected(member), out);
+    }
+
+    pub(super) fn peer_down(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
+        self.tell_members(now, MemberInput::Disconnected(node), out);
+    }
+
+    fn tell_members(&mut self, now: Now, input: MemberInput, out: &mut Vec<Effect>) {
+        let mut outputs = Vec::new();
+        self.membership.handle(now.instant, input, &mut outputs);
+        for output in outputs {
+            match output {
+                MemberOutput::Up(node) | MemberOutput::Changed(node) => self.member_up(now, node, out),
+                MemberOutput::Down(node) => {
+                    self.alive.remove(&node);
+                    self.system_calls.asked.retain(|_, to| *to != node);
+                    self.tell_system(now, SystemInput::PeerDown(node), out);
+                    self.coordinate(now, out, |coordinator, around, effects| {
+                        coordinator.peer_down(around, node, effects);
+                    });
+                }
+            }
+        }
+    }
+
+    fn member_up(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
+        let Some(member) = self.membership.member(node) else { return };
+        let up = SystemInput::PeerUp { node, zone: member.zone.clone(), incarnation: member.incarnation };
+        self.alive.insert(node);
+        self.tell_system(now, up, out);
+    }
+
+    /// A peer's answer: to the system state if it asked, else to the coordinator.
+    pub(super) fn peer_answer(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        (request, response): (RequestId, PeerResponse),
+        out: &mut Vec<Effect>,
+    ) {
+        if request.0 & SYSTEM_ID_BIT == 0 {
+            self.coordinate(now, out, |coordinator, around, effects| {
+                coordinator.answered(around, request, response, effects);
+            });
+            return;
+        }
+        if self.system_calls.asked.remove(&request) != Some(from) {
+            return;
+        }
+        let answer = match response {
+            PeerResponse::Same => SystemAnswer::Same,
+            PeerResponse::System { state } => SystemAnswer::State(state),
+            PeerResponse::Refused(_)
+            | PeerResponse::Applied(_)
+            | PeerResponse::Admitted
+            | PeerResponse::Minted { .. }
+            | PeerResponse::State { .. }
+            | PeerResponse::Rows { .. } => SystemAnswer::Malformed,
+        };
+        self.tell_system(now, SystemInput::Answered { from, answer }, out);
+    }
+
+    /// A peer asks about system state.
+    pub(super) fn system_asked(
+        &mut self,
+        now: Now,
+        (link, from, request): (LinkId, NodeId, RequestId),
+        ask: SystemAsk,
+        out: &mut Vec<Effect>,
+    ) {
+        let id = self.system_calls.fresh();
+        self.system_calls.links.insert(id, (link, request));
+        self.tell_system(now, SystemInput::Asked { from, request: id, ask }, out);
+    }
+
+    /// One input for the system state, and everything that follows from it.
+    pub(super) fn tell_system(&mut self, now: Now, input: SystemInput, out: &mut Vec<Effect>) {
+        let mut effects = Vec::new();
+        self.system.handle(now, input, &mut effects);
+        for effect in effects {
+            match effect {
+                SystemEffect::Persist { version, state } => self.persist(version, state, out),
+                SystemEffect::Ask { to, ask } => {
+                    let id = self.system_calls.fresh();
+                    self.system_calls.asked.insert(id, to);
+                    let request = match ask {
+                        SystemAsk::Compare(fingerprint) => PeerRequest::CompareSystem { fingerprint },
+                        SystemAsk::Join(state) => PeerRequest::System { state },
+                    };
+                    out.push(self.call(to, id, (SYSTEM_DEADLINE, request)));
+                }
+                SystemEffect::Answer { request, answer, .. } => {
+                    let Some((link, request)) = self.system_calls.links.remove(&request) else { continue };
+                    let response = match answer {
+                        SystemAnswer::Same => PeerResponse::Same,
+                        SystemAnswer::State(state) => PeerResponse::System { state },
+                        SystemAnswer::Malformed => PeerResponse::Refused(Refusal::Malformed),
+                    };
+                    out.push(Effect::AnswerPeer { link, request, response });
+                }
+                SystemEffect::Changed => self.system_changed(out),
+                SystemEffect::Verdict { request, verdict } => {
+                    if let Some(tag) = self.system_calls.changes.remove(&request) {
+                        clients::answer(tag, verdict.map(shoal_protocol::client::ClientResponse::Keyspace), out);
+                    }
+                }
+                SystemEffect::Distrust { node, error } => {
+                    tracing::error!(%node, %error, "a peer sent bytes that are no system state");
+                }
+            }
+        }
+    }
+
+    fn persist(&mut self, version: u64, state: bytes::Bytes, out: &mut Vec<Effect>) {
+        let mut effects = Vec::new();
+        let ticket = self.replica.store_mut().persist(SYSTEM_BLOB, state.clone(), &mut effects);
+        self.system_calls.persisting = Some((ticket, version, state));
+        out.extend(effects.into_iter().map(Effect::Store));
+    }
+
+    /// The store was reopened: a write under way may be lost.
+    pub(super) fn persist_again(&mut self, out: &mut Vec<Effect>) {
+        if let Some((_, version, state)) = self.system_calls.persisting.take() {
+            self.persist(version, state, out);
+        }
+    }
+
+    pub(super) fn system_persisted(&mut self, now: Now, ticket: PersistTicket, out: &mut Vec<Effect>) {
+        if let Some((_, version, _)) = self.system_calls.persisting.take_if(|(open, _, _)| *open == ticket) {
+            self.tell_system(now, SystemInput::Persisted { version }, out);
+        }
+    }
+
+    /// Takes over what derives from the durable system state.
+    pub(super) fn system_changed(&mut self, out: &mut Vec<Effect>) {
+        if let Some(layout) = self.system.formed()
+            && self.ring.as_ref().is_none_or(|ring| ring.layout().id() != layout.id())
+        {
+            tracing::info!(layout = %layout.id(), "serving under this layout");
+            self.ring = Some(Ring::new(layout.clone()));
+        }
+        let keyspaces = self.system.keyspaces().values();
+        let lww = keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
+        let mut effects = Vec::new();
+        let store = self.replica.store_mut();
+        store.set_lww(lww);
+        if let Some(keys) = self.system.keys() {
+            store.set_digest_key(keys.digest.clone(), &mut effects);
+        }
+        out.extend(effects.into_iter().map(Effect::Store));
+    }
+}
+
+/// Request ids with this bit are the system state's, the others the coordinator's (which begin below it).
+const SYSTEM_ID_BIT: u64 = 1 << 63;
+/// An exchange is one round trip and one sync.
+const SYSTEM_DEADLINE: Duration = Duration::from_secs(2);

@@ -1,0 +1,142 @@
+//! Peers: their hello, and what they ask of this node's replica.
+//!
+//! Invariant: a data request is served only under a view equal to the sender's; otherwise it is refused with
+//! `UnknownView` and both sides exchange system state (DESIGN §5, Views).
+
+use std::time::Duration;
+
+use shoal_protocol::client::PROTOCOL_VERSIONS;
+use shoal_protocol::error::RequestError;
+use shoal_protocol::id::{NodeId, Partition, RequestId};
+use shoal_protocol::peer::{PeerCall, PeerHello, PeerMember, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::time::{Instant, Now};
+
+use super::{Asker, Effect, LinkId, Node, Work};
+use crate::replica::{Question, ReplicaEffect};
+use crate::system::{SystemAsk, SystemInput};
+
+impl Node {
+    /// What this node says of itself to peers.
+    #[must_use]
+    pub fn hello(&self) -> PeerHello {
+        let leases = self.replica.store().leases();
+        PeerHello {
+            versions: PROTOCOL_VERSIONS,
+            cluster: self.config.cluster,
+            member: PeerMember {
+                node: self.config.node,
+                name: self.config.name.clone(),
+                zone: self.config.zone.clone(),
+                advertise_peer: self.config.advertise_peer.clone(),
+                advertise_client: self.config.advertise_client.clone(),
+                version: self.config.version.clone(),
+                incarnation: leases.incarnation,
+                lease_end: leases.dots_end,
+                boot_nonce: self.config.boot_nonce,
+            },
+            view: self.system.view(),
+        }
+    }
+
+    /// Whether to talk to a peer that says this of itself.
+    ///
+    /// # Errors
+    /// Another cluster, no common protocol version, or another live process that claims to be this node.
+    pub fn check_peer(&self, hello: &PeerHello) -> Result<(), RequestError> {
+        let incompatible = |reason: String| Err(RequestError::Incompatible { reason });
+        if hello.cluster != self.config.cluster {
+            return incompatible(format!("this is cluster {}, not {}", self.config.cluster, hello.cluster));
+        }
+        if hello.versions.0 > PROTOCOL_VERSIONS.1 || hello.versions.1 < PROTOCOL_VERSIONS.0 {
+            return incompatible(format!("protocol versions {PROTOCOL_VERSIONS:?} against {:?}", hello.versions));
+        }
+        if hello.member.node == self.config.node && hello.member.boot_nonce != self.config.boot_nonce {
+            return incompatible(format!("another process runs as node `{}`", hello.member.name));
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_call(
+        &mut self,
+        now: Now,
+        (link, from, request): (LinkId, NodeId, RequestId),
+        call: PeerCall,
+        out: &mut Vec<Effect>,
+    ) {
+        let ask = match &call.request {
+            PeerRequest::CompareSystem { fingerprint } => Some(SystemAsk::Compare(*fingerprint)),
+            PeerRequest::System { state } => Some(SystemAsk::Join(state.clone())),
+            PeerRequest::Apply { .. }
+            | PeerRequest::Get { .. }
+            | PeerRequest::Scan(_)
+            | PeerRequest::Admit { .. }
+            | PeerRequest::Mint { .. } => None,
+        };
+        if let Some(ask) = ask {
+            self.system_asked(now, (link, from, request), ask, out);
+            return;
+        }
+        let refused = |why: Refusal| Effect::AnswerPeer { link, request, response: PeerResponse::Refused(why) };
+        if call.view != self.system.view() {
+            out.push(refused(Refusal::UnknownView));
+            self.tell_system(now, SystemInput::Differs(from), out);
+            return;
+        }
+        if self.replica.waiting_count() >= self.config.limits.replica_requests_max {
+            out.push(refused(Refusal::Overloaded));
+            return;
+        }
+        let mut effects = Vec::new();
+        let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
+        self.serve(now, Asker::Peer(link, request), (deadline, call.request), &mut effects);
+        self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
+    }
+
+    /// Lets this node's replica answer, if it holds the partition.
+    pub(super) fn serve(
+        &mut self,
+        now: Now,
+        asker: Asker,
+        (deadline, request): (Instant, PeerRequest),
+        effects: &mut Vec<ReplicaEffect<Asker>>,
+    ) {
+        match self.owned(&request) {
+            Ok(partition) => self.replica.ask(now, Question { from: asker, deadline, partition, request }, effects),
+            Err(why) => effects.push(ReplicaEffect::Answer { to: asker, response: PeerResponse::Refused(why) }),
+        }
+    }
+
+    /// The partition of a data request, if its keyspace exists and this node holds a replica of it.
+    fn owned(&self, request: &PeerRequest) -> Result<Partition, Refusal> {
+        let keyspace = match request {
+            PeerRequest::Apply { place, .. }
+            | PeerRequest::Get { place, .. }
+            | PeerRequest::Admit { place, .. }
+            | PeerRequest::Mint { place, .. } => place.keyspace,
+            PeerRequest::Scan(scan) => scan.keyspace,
+            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+        };
+        let class = match self.system.keyspace_by_id(keyspace) {
+            Some(info) => info.spec.class,
+            None if self.system.state().is_dropped(keyspace) => {
+                return Err(Refusal::Request(RequestError::KeyspaceGone { id: keyspace }));
+            }
+            // Created a moment ago, and this node has not heard of it yet.
+            None => return Err(Refusal::UnknownView),
+        };
+        let partition = match request {
+            PeerRequest::Apply { place, .. }
+            | PeerRequest::Get { place, .. }
+            | PeerRequest::Admit { place, .. }
+            | PeerRequest::Mint { place, .. } => place.partition(class),
+            PeerRequest::Scan(scan) => scan.partition,
+            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+        };
+        let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
+        if ring.preference(partition).primaries.contains(&self.config.node) {
+            Ok(partition)
+        } else {
+            Err(Refusal::NotReplica)
+        }
+    }
+}

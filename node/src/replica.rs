@@ -1,0 +1,333 @@
+//! One replica's side of every request.
+//!
+//! The replica checks what a client brings (`Admit`), joins deltas, mints for sessionless callers, and shows objects and
+//! slices of rows. Together with its `Store` it is a *cell*: it alone owns its memtable, cache, lsns and dot lease, so check,
+//! mint and apply are ordered.
+//! Shape: `ask` takes one `PeerRequest` under the caller's name for it, `stored` the store's completions; answers and store
+//! effects come out.
+//! Invariants: an ack, and any answer built from an object, leaves only when the store has synced everything in it; a delta is
+//! always merged, whatever it is; only `Admit` and `Mint` refuse for type or size (DESIGN §4).
+
+mod minting;
+mod waiting;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use shoal_protocol::address::Place;
+use shoal_protocol::error::RequestError;
+use shoal_protocol::id::{Lsn, Partition, RefillCount};
+use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
+use shoal_protocol::peer::{Applied, PeerRequest, PeerResponse, PeerScan, Refusal};
+use shoal_protocol::time::{Hlc, Instant, Now};
+
+use self::minting::MintRequest;
+use self::waiting::{Parked, Unsynced};
+use crate::storage::{
+    Failure, PersistTicket, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+};
+
+/// What a replica wants done.
+#[derive(Debug)]
+pub enum ReplicaEffect<T> {
+    /// Answer the asker.
+    Answer {
+        /// The asker's name for the request.
+        to: T,
+        /// The answer.
+        response: PeerResponse,
+    },
+    /// Work for the storage engine.
+    Store(StoreEffect),
+    /// The node's own blob is durable.
+    Persisted(PersistTicket),
+    /// The store died: whatever it had not acknowledged has an unknown outcome.
+    Failed(Failure),
+    /// The store serves again.
+    Reopened,
+    /// Rows that cannot be read: to be healed from other replicas.
+    Damaged(Vec<RowKey>),
+}
+
+/// A request for this replica.
+#[derive(Debug)]
+pub struct Question<T> {
+    /// The asker's name for it.
+    pub from: T,
+    /// When the asker stops waiting: what is not begun by then is dropped.
+    pub deadline: Instant,
+    /// The partition of its place, which this node holds.
+    pub partition: Partition,
+    /// What is asked.
+    pub request: PeerRequest,
+}
+
+/// A cell: a store, and the requests that wait for it.
+#[derive(Debug)]
+pub struct Replica<T> {
+    store: Store,
+    limits: Limits,
+    hlc: Hlc,
+    parked: Parked<T>,
+    unsynced: Unsynced<T>,
+    scans: BTreeMap<ScanId, T>,
+    /// Mints that wait for a lease.
+    unleased: Vec<(RowKey, Work<T>)>,
+}
+
+/// A request that needs the visible object.
+#[derive(Debug)]
+pub(crate) struct Work<T> {
+    pub(crate) from: T,
+    pub(crate) deadline: Instant,
+    pub(crate) kind: WorkKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum WorkKind {
+    Get { have: Option<Digest> },
+    Admit { delta: Box<Object>, bytes: Bytes },
+    Mint(Box<MintRequest>),
+}
+
+impl<T: Clone> Replica<T> {
+    /// A cell over an opened store.
+    #[must_use]
+    pub fn new(store: Store, limits: Limits) -> Self {
+        Self {
+            store,
+            limits,
+            hlc: Hlc::default(),
+            parked: Parked::default(),
+            unsynced: Unsynced::default(),
+            scans: BTreeMap::new(),
+            unleased: Vec::new(),
+        }
+    }
+
+    /// The store, for what the node asks of it directly (blobs, leases, figures).
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The store, to change it.
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// Requests that wait for a row, a sync, a lease or a page.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.parked.len() + self.unsynced.len() + self.scans.len() + self.unleased.len()
+    }
+
+    /// Takes one request.
+    pub fn ask(&mut self, now: Now, question: Question<T>, out: &mut Vec<ReplicaEffect<T>>) {
+        let Question { from, deadline, partition, request } = question;
+        if !self.store.is_serving() {
+            out.push(refuse(from, Refusal::Storage));
+            return;
+        }
+        match request {
+            PeerRequest::Apply { place, delta: bytes, cause: _, compact_epoch: _ } => {
+                let Ok(delta) = Object::decode_shared(&bytes) else {
+                    out.push(refuse(from, Refusal::Malformed));
+                    return;
+                };
+                let lsn = self.apply(&RowKey::new(partition, &place), &delta, bytes, out);
+                self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+            }
+            PeerRequest::Get { place, have } => {
+                self.work(
+                    now,
+                    &RowKey::new(partition, &place),
+                    Work { from, deadline, kind: WorkKind::Get { have } },
+                    out,
+                );
+            }
+            PeerRequest::Admit { place, delta: bytes } => {
+                let Ok(delta) = Object::decode_shared(&bytes) else {
+                    out.push(refuse(from, Refusal::Malformed));
+                    return;
+                };
+                let kind = WorkKind::Admit { delta: Box::new(delta), bytes };
+                self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
+            }
+            PeerRequest::Mint { place, operation, expires_at, observed } => {
+                let kind = WorkKind::Mint(Box::new(MintRequest::new(operation, expires_at, observed)));
+                self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
+            }
+            PeerRequest::Scan(scan) => self.scan(from, &scan, out),
+            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
+                out.push(refuse(from, Refusal::Malformed));
+            }
+        }
+    }
+
+    /// A store effect is done.
+    pub fn stored(&mut self, now: Now, done: StoreDone, out: &mut Vec<ReplicaEffect<T>>) {
+        let (mut effects, mut events) = (Vec::new(), Vec::new());
+        self.store.handle(done, &mut effects, &mut events);
+        out.extend(effects.into_iter().map(ReplicaEffect::Store));
+        for event in events {
+            self.event(now, event, out);
+        }
+    }
+
+    fn event(&mut self, now: Now, event: StoreEvent, out: &mut Vec<ReplicaEffect<T>>) {
+        match event {
+            StoreEvent::Synced => self.unsynced.release(self.store.synced(), out),
+            StoreEvent::Ready { keys } => {
+                for key in keys {
+                    for work in self.parked.take(&key) {
+                        self.work(now, &key, work, out);
+                    }
+                }
+            }
+            StoreEvent::Damaged { keys } => {
+                for key in &keys {
+                    for work in self.parked.take(key) {
+                        out.push(refuse(work.from, Refusal::NotSynced));
+                    }
+                }
+                out.push(ReplicaEffect::Damaged(keys));
+            }
+            StoreEvent::Scanned { id, page } => {
+                if let Some(from) = self.scans.remove(&id) {
+                    out.push(ReplicaEffect::Answer { to: from, response: rows(page) });
+                }
+            }
+            StoreEvent::Persisted { ticket } => out.push(ReplicaEffect::Persisted(ticket)),
+            StoreEvent::Leased => {
+                for (key, work) in std::mem::take(&mut self.unleased) {
+                    self.work(now, &key, work, out);
+                }
+            }
+            StoreEvent::Failed(failure) => self.failed(failure, out),
+            StoreEvent::Reopened { damaged_records: _ } => out.push(ReplicaEffect::Reopened),
+        }
+    }
+
+    /// What was asked but not applied is refused; what was applied but not synced has no answer, for nobody knows.
+    fn failed(&mut self, failure: Failure, out: &mut Vec<ReplicaEffect<T>>) {
+        self.unsynced.forget();
+        let unleased = std::mem::take(&mut self.unleased).into_iter().map(|(_, work)| work.from);
+        let scans = std::mem::take(&mut self.scans).into_values();
+        let parked = self.parked.take_all().into_iter().map(|work| work.from);
+        out.extend(unleased.chain(scans).chain(parked).map(|from| refuse(from, Refusal::Storage)));
+        out.push(ReplicaEffect::Failed(failure));
+    }
+
+    /// Does `work` if the visible object is at hand, else parks it behind the load, in order.
+    fn work(&mut self, now: Now, key: &RowKey, work: Work<T>, out: &mut Vec<ReplicaEffect<T>>) {
+        if work.deadline < now.instant {
+            return;
+        }
+        let mut effects = Vec::new();
+        match self.store.visible(key, &mut effects) {
+            Visible::Loading => self.parked.push(key, work),
+            Visible::Damaged => out.push(refuse(work.from, Refusal::NotSynced)),
+            Visible::Failed => out.push(refuse(work.from, Refusal::Storage)),
+            Visible::Ready(visible) => match work.kind {
+                WorkKind::Get { have } => {
+                    let lsn = visible.lsn;
+                    self.show(key, lsn, (work.from, have), out);
+                }
+                WorkKind::Admit { delta, bytes } => match check(&visible.object, &delta, &self.limits) {
+                    Ok(()) => self.admit(key, work.from, (&delta, bytes), out),
+                    Err(refusal) => out.push(refuse(work.from, refusal)),
+                },
+                WorkKind::Mint(request) => self.mint(now, key, (work.from, work.deadline, request), out),
+            },
+        }
+        out.extend(effects.into_iter().map(ReplicaEffect::Store));
+    }
+
+    fn show(&mut self, key: &RowKey, lsn: Lsn, (from, have): (T, Option<Digest>), out: &mut Vec<ReplicaEffect<T>>) {
+        let Some(digest) = self.store.digest(key) else {
+            out.push(refuse(from, Refusal::NotSynced));
+            return;
+        };
+        let response = match self.store.visible(key, &mut Vec::new()) {
+            _ if have == Some(digest) => PeerResponse::Same,
+            Visible::Ready(visible) => PeerResponse::State { object: visible.object.encode(), digest },
+            Visible::Loading | Visible::Damaged | Visible::Failed => PeerResponse::Refused(Refusal::NotSynced),
+        };
+        self.answer_at(lsn, from, response, out);
+    }
+
+    fn admit(&mut self, key: &RowKey, from: T, (delta, bytes): (&Object, Bytes), out: &mut Vec<ReplicaEffect<T>>) {
+        let lsn = self.apply(key, delta, bytes, out);
+        out.push(ReplicaEffect::Answer { to: from.clone(), response: PeerResponse::Admitted });
+        self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+    }
+
+    fn apply(&mut self, key: &RowKey, delta: &Object, bytes: Bytes, out: &mut Vec<ReplicaEffect<T>>) -> Lsn {
+        let mut effects = Vec::new();
+        let lsn = self.store.apply(key, delta, bytes, &mut effects);
+        out.extend(effects.into_iter().map(ReplicaEffect::Store));
+        lsn
+    }
+
+    fn scan(&mut self, from: T, scan: &PeerScan, out: &mut Vec<ReplicaEffect<T>>) {
+        let mut effects = Vec::new();
+        let id = self.store.scan(scan, &mut effects);
+        self.scans.insert(id, from);
+        out.extend(effects.into_iter().map(ReplicaEffect::Store));
+    }
+
+    /// Answers now if everything up to `lsn` is synced, else when it is.
+    fn answer_at(&mut self, lsn: Lsn, to: T, response: PeerResponse, out: &mut Vec<ReplicaEffect<T>>) {
+        if lsn <= self.store.synced() {
+            out.push(ReplicaEffect::Answer { to, response });
+        } else {
+            self.unsynced.push(lsn, to, response);
+        }
+    }
+
+    /// Who stored it. Refill counts and what is known of co-owners come with catching up (the repair room).
+    fn ack(&self) -> Applied {
+        Applied { incarnation: self.store.leases().incarnation, refill: RefillCount::default(), known: Vec::new() }
+    }
+}
+
+/// The checks that need the stored object.
+fn check(current: &Object, delta: &Object, limits: &Limits) -> Result<(), Refusal> {
+    admit(current, delta, limits).map_err(|refusal| Refusal::Request(request_error(refusal)))?;
+    if floors_known(current, delta) { Ok(()) } else { Err(Refusal::Behind) }
+}
+
+fn rows(page: ScanPage) -> PeerResponse {
+    if !page.damaged.is_empty() || page.nameless_count > 0 {
+        return PeerResponse::Refused(Refusal::NotSynced);
+    }
+    let row = |row: ScanRow| {
+        let Place { collection, key, .. } = row.key.place();
+        (collection, key, row.object)
+    };
+    PeerResponse::Rows { rows: page.rows.into_iter().map(row).collect(), finished: page.finished }
+}
+
+fn refuse<T>(to: T, refusal: Refusal) -> ReplicaEffect<T> {
+    ReplicaEffect::Answer { to, response: PeerResponse::Refused(refusal) }
+}
+
+/// What a client is told when its operation is not admitted.
+fn request_error(refusal: Admission) -> RequestError {
+    let limit = |limit: &str, actual: usize, max: usize| RequestError::Limit {
+        limit: limit.into(),
+        actual: actual as u64,
+        max: max as u64,
+    };
+    match refusal {
+        Admission::WrongType { live, wanted } => RequestError::WrongType { found: live, wanted },
+        Admission::ValueTooLarge { bytes, bytes_max } => limit("value", bytes, bytes_max),
+        Admission::TooManySiblings { count, count_max } => limit("siblings", count, count_max),
+        Admission::TooDeep { depth, depth_max } => limit("depth", depth, depth_max),
+        Admission::ObjectTooLarge { bytes, bytes_max } => limit("object", bytes, bytes_max),
+        Admission::TooManySessions { count, count_max } => limit("actors", count, count_max),
+        Admission::TooManyGaps { count, count_max } => limit("ranges", count, count_max),
+        other => RequestError::BadRequest { reason: other.to_string() },
+    }
+}

@@ -1,0 +1,79 @@
+//! Minting: a sessionless operation becomes a delta under this store's incarnation.
+//!
+//! At-least-once: a caller that repeats the call asks for another operation. What it observed is what this replica holds,
+//! or as much of it as the caller's context covers.
+//! Invariants: a dot is used only from a durable lease; the delta leaves the node only after its local sync (DESIGN §4).
+
+use shoal_protocol::causality::{Context, Dot};
+use shoal_protocol::error::RequestError;
+use shoal_protocol::object::{Mint, Object, Operation, bind, own_total};
+use shoal_protocol::peer::{PeerResponse, Refusal};
+use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
+
+use super::{Replica, ReplicaEffect, Work, WorkKind, check, refuse};
+use crate::storage::{RowKey, Visible};
+
+/// What to mint.
+#[derive(Debug)]
+pub(crate) struct MintRequest {
+    operation: Operation,
+    observed: Option<Context>,
+}
+
+impl MintRequest {
+    /// `expires_at` is for register values that name no expiry of their own.
+    pub(crate) fn new(mut operation: Operation, expires_at: Option<WallTime>, observed: Option<Context>) -> Self {
+        operation.expire_by_default(expires_at);
+        Self { operation, observed }
+    }
+}
+
+impl<T: Clone> Replica<T> {
+    /// Mints on the visible object of `key`, which is at hand; waits for a lease if there is none.
+    pub(crate) fn mint(
+        &mut self,
+        now: Now,
+        key: &RowKey,
+        (from, deadline, request): (T, Instant, Box<MintRequest>),
+        out: &mut Vec<ReplicaEffect<T>>,
+    ) {
+        let mut effects = Vec::new();
+        let n = self.store.mint(&mut effects);
+        out.extend(effects.drain(..).map(ReplicaEffect::Store));
+        let Some(n) = n else {
+            self.unleased.push((key.clone(), Work { from, deadline, kind: WorkKind::Mint(request) }));
+            return;
+        };
+        let dot = Dot { actor: self.store.leases().incarnation, n };
+        let Visible::Ready(visible) = self.store.visible(key, &mut effects) else {
+            out.push(refuse(from, Refusal::NotSynced));
+            return;
+        };
+        self.hlc = self.hlc.max(visible.object.hlc_max()).next(now.wall);
+        let bound = bound(&request, &visible.object, dot, self.hlc)
+            .and_then(|delta| check(&visible.object, &delta, &self.limits).map(|()| delta));
+        match bound {
+            Ok(delta) => {
+                let bytes = delta.encode();
+                let lsn = self.apply(key, &delta, bytes.clone(), out);
+                let response = PeerResponse::Minted { delta: bytes, applied: self.ack() };
+                self.answer_at(lsn, from, response, out);
+            }
+            Err(refusal) => out.push(refuse(from, refusal)),
+        }
+    }
+}
+
+fn bound(request: &MintRequest, visible: &Object, dot: Dot, hlc: Hlc) -> Result<Object, Refusal> {
+    let bad = |reason: String| Refusal::Request(RequestError::BadRequest { reason });
+    let total = match (request.operation.counter_path(), request.operation.counter_by()) {
+        (Some(path), Some(by)) => {
+            let total = own_total(visible, dot.actor, &path).plus(by);
+            Some(total.ok_or_else(|| bad("the counter's totals do not fit 64 bits".into()))?)
+        }
+        (None, _) | (_, None) => None,
+    };
+    let mint = Mint { dot, prev: visible.context().max(dot.actor), hlc, total };
+    let observed = request.observed.as_ref().map(|context| visible.as_seen_by(context));
+    bind(&request.operation, &mint, observed.as_ref().unwrap_or(visible)).map_err(|error| bad(error.to_string()))
+}

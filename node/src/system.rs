@@ -1,0 +1,451 @@
+//! System state: what every node knows of the cluster, and how they come to know the same.
+//!
+//! What: the front desk of one node's `SystemState`: it joins what peers send, forms the first layout by votes, takes
+//! changes of keyspaces to a majority. Shape: `handle(now, SystemInput, &mut Vec<SystemEffect>)` and `next_deadline`; no I/O.
+//! There are two copies: the *working* one has everything joined so far, the *durable* one is what the host has confirmed.
+//! Only the durable one is shown: queries, answers and questions to peers come from it alone. So a vote, a proposal or a
+//! keyspace that somebody saw survives any crash of this node.
+//! Exchange: a change is sent to every reachable peer at once; besides, one peer in turn is compared by fingerprint every
+//! `COMPARE_PERIOD`, and whoever differs sends.
+//! Source: DESIGN §5. Invariants: at most one `Persist` is open; the durable state only grows.
+
+mod changes;
+mod encoding;
+mod formation;
+mod founding;
+mod keys;
+mod keyspaces;
+mod peers;
+#[cfg(test)]
+mod simulation;
+mod state;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use shoal_protocol::address::KeyspaceName;
+use shoal_protocol::client::KeyspaceInfo;
+use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId, SystemId, ViewId};
+use shoal_protocol::layout::{Layout, NodeRole};
+use shoal_protocol::time::{Instant, Now};
+
+pub use changes::{Change, KEYSPACES_COUNT_MAX, KeyspaceCommand, Verdict};
+pub use formation::{FormationConfig, Standing};
+pub use keys::{ClusterKeys, SessionKey};
+pub use state::{StateError, SystemState};
+
+use self::changes::Changes;
+use self::formation::Formation;
+use self::founding::Proposal;
+use self::peers::Peers;
+
+/// What a node is in the system state.
+#[derive(Clone, Debug)]
+pub struct SystemConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Its zone and weight in a first layout.
+    pub role: NodeRole,
+    /// Its store.
+    pub incarnation: Actor,
+    /// How it takes part in founding.
+    pub formation: FormationConfig,
+    /// Seeds the randomness of keys and keyspace ids; from the operating system in a real node.
+    pub seed: [u8; 32],
+}
+
+/// What the node tells its system state.
+#[derive(Clone, Debug)]
+pub enum SystemInput {
+    /// A peer can be reached, or says something new of itself. May be repeated.
+    PeerUp {
+        /// The peer.
+        node: NodeId,
+        /// Its zone.
+        zone: String,
+        /// Its store.
+        incarnation: Actor,
+    },
+    /// A peer cannot be reached.
+    PeerDown(NodeId),
+    /// A peer turned out to have another view: exchange with it now.
+    Differs(NodeId),
+    /// The node behind a configured seed address; it may be this one.
+    SeedFound {
+        /// The address as configured.
+        seed: String,
+        /// Who answered there.
+        node: NodeId,
+    },
+    /// A peer asks. Answered by one `Answer` with the same request.
+    Asked {
+        /// The peer.
+        from: NodeId,
+        /// Names the answer.
+        request: RequestId,
+        /// The question.
+        ask: SystemAsk,
+    },
+    /// A peer answers the last `Ask` to it. An `Ask` that fails needs no input: it is given up after a while.
+    Answered {
+        /// The peer.
+        from: NodeId,
+        /// The answer.
+        answer: SystemAnswer,
+    },
+    /// The state of this `Persist` is on stable storage.
+    Persisted {
+        /// From the effect.
+        version: u64,
+    },
+    /// Change a keyspace. Answered by one `Verdict`.
+    Change(Change),
+    /// Time passed.
+    Tick,
+}
+
+/// What the system state wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemEffect {
+    /// Replace the stored state by these bytes, sync, then send `Persisted`. None other comes before that.
+    Persist {
+        /// Names the input.
+        version: u64,
+        /// The bytes for `System::open`.
+        state: Bytes,
+    },
+    /// Ask a peer.
+    Ask {
+        /// The peer.
+        to: NodeId,
+        /// The question.
+        ask: SystemAsk,
+    },
+    /// Answer a peer.
+    Answer {
+        /// The peer.
+        to: NodeId,
+        /// From `Asked`.
+        request: RequestId,
+        /// The answer.
+        answer: SystemAnswer,
+    },
+    /// The durable state changed: look at `view`, `formed`, `keyspaces` again.
+    Changed,
+    /// The end of a change.
+    Verdict {
+        /// From `Change`.
+        request: RequestId,
+        /// How it ended.
+        verdict: Verdict,
+    },
+    /// A peer sent bytes that are no system state. Nothing was taken; log it and close the connection.
+    Distrust {
+        /// The peer.
+        node: NodeId,
+        /// What was wrong.
+        error: StateError,
+    },
+}
+
+/// What nodes ask each other about system state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemAsk {
+    /// Is yours the same? `Same` or `State`.
+    Compare(SystemId),
+    /// Join this; `State` with the result once it is durable, or `Malformed`.
+    Join(Bytes),
+}
+
+/// The answer to a `SystemAsk`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SystemAnswer {
+    /// The fingerprints are equal.
+    Same,
+    /// The durable state of the answering node.
+    State(Bytes),
+    /// The bytes were no system state; nothing was taken.
+    Malformed,
+}
+
+/// The system state of one node.
+#[derive(Debug)]
+pub struct System {
+    node: NodeId,
+    incarnation: Actor,
+    formation: Formation,
+    changes: Changes,
+    peers: Peers,
+    rng: ChaCha8Rng,
+    copies: Copies,
+    /// Peers to answer once this version is durable.
+    waiting: Vec<(NodeId, RequestId, u64)>,
+    next_compare: Instant,
+}
+
+/// The two copies of the state, and what is computed from the durable one when it changes.
+#[derive(Debug)]
+struct Copies {
+    working: SystemState,
+    version: u64,
+    persisting: Option<(u64, SystemState)>,
+    durable: SystemState,
+    durable_version: u64,
+    bytes: Bytes,
+    view: ViewId,
+    fingerprint: SystemId,
+    keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
+    founded: Option<Proposal>,
+}
+
+impl Copies {
+    fn new(durable: SystemState) -> Self {
+        let mut copies = Self {
+            working: durable.clone(),
+            version: 0,
+            persisting: None,
+            durable: SystemState::default(),
+            durable_version: 0,
+            bytes: Bytes::new(),
+            view: ViewId(0),
+            fingerprint: SystemId(0),
+            keyspaces: BTreeMap::new(),
+            founded: None,
+        };
+        copies.show(0, durable);
+        copies
+    }
+
+    /// Makes `durable` what is shown.
+    fn show(&mut self, version: u64, durable: SystemState) {
+        self.bytes = durable.encode().into();
+        self.view = durable.view();
+        self.fingerprint = SystemState::fingerprint_of(&self.bytes);
+        self.keyspaces = durable.keyspaces();
+        self.founded = durable.founding.formed().cloned();
+        (self.durable, self.durable_version) = (durable, version);
+    }
+
+    const fn is_settled(&self) -> bool {
+        self.version == self.durable_version
+    }
+}
+
+impl System {
+    /// The system state of a node whose store holds `stored` (`None`: a new store).
+    ///
+    /// # Errors
+    /// `stored` is damaged, or of a newer version.
+    pub fn open(config: SystemConfig, stored: Option<&[u8]>) -> Result<Self, StateError> {
+        let state = stored.map_or(Ok(SystemState::default()), SystemState::decode)?;
+        let (node, incarnation) = (config.node, config.incarnation);
+        Ok(Self {
+            node,
+            incarnation,
+            formation: Formation::new(node, config.role, incarnation, config.formation),
+            changes: Changes::new(node, incarnation),
+            peers: Peers::default(),
+            rng: ChaCha8Rng::from_seed(config.seed),
+            copies: Copies::new(state),
+            waiting: Vec::new(),
+            next_compare: Instant(0),
+        })
+    }
+
+    /// Takes one input; appends what follows to `out`, in order. Send a `Tick` first thing after `open`.
+    pub fn handle(&mut self, now: Now, input: SystemInput, out: &mut Vec<SystemEffect>) {
+        match input {
+            SystemInput::PeerUp { node, zone, incarnation } => self.peers.up(node, zone, incarnation),
+            SystemInput::PeerDown(node) => self.peers.down(node),
+            SystemInput::Differs(node) => self.peers.differs(node),
+            SystemInput::SeedFound { seed, node } => self.formation.seed_found(seed, node),
+            SystemInput::Asked { from, request, ask } => self.asked(from, request, ask, out),
+            SystemInput::Answered { from, answer } => self.answered(from, answer, out),
+            SystemInput::Persisted { version } => self.persisted(version, out),
+            SystemInput::Change(change) => {
+                let request = change.request;
+                let started = self.changes.begin(now.wall, change, &mut self.copies.working, &mut self.rng);
+                match started {
+                    Some(verdict) => out.push(SystemEffect::Verdict { request, verdict }),
+                    None => self.copies.version += 1,
+                }
+            }
+            SystemInput::Tick => {}
+        }
+        self.settle(now.instant, out);
+    }
+
+    /// When to send a `Tick` at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let compare = self.peers.is_any_up().then_some(self.next_compare);
+        [compare, self.peers.next_deadline(), self.changes.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// The durable state.
+    #[must_use]
+    pub const fn state(&self) -> &SystemState {
+        &self.copies.durable
+    }
+
+    /// The fingerprint that requests carry.
+    #[must_use]
+    pub const fn view(&self) -> ViewId {
+        self.copies.view
+    }
+
+    /// The formed layout. A node serves only with one.
+    #[must_use]
+    pub fn formed(&self) -> Option<&Layout> {
+        self.copies.founded.as_ref().map(|proposal| &proposal.layout)
+    }
+
+    /// The cluster's keys, once a layout is formed.
+    #[must_use]
+    pub fn keys(&self) -> Option<&ClusterKeys> {
+        self.copies.founded.as_ref().map(|proposal| &proposal.keys)
+    }
+
+    /// The keyspaces anybody may use, by id.
+    #[must_use]
+    pub const fn keyspaces(&self) -> &BTreeMap<KeyspaceId, KeyspaceInfo> {
+        &self.copies.keyspaces
+    }
+
+    /// The keyspace with this id.
+    #[must_use]
+    pub fn keyspace_by_id(&self, id: KeyspaceId) -> Option<&KeyspaceInfo> {
+        self.copies.keyspaces.get(&id)
+    }
+
+    /// The keyspace of this name.
+    #[must_use]
+    pub fn keyspace_by_name(&self, name: &KeyspaceName) -> Option<KeyspaceInfo> {
+        self.copies.durable.keyspace_by_name(name)
+    }
+
+    /// How far forming is, for `status` and for refusals.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.formation.standing(&self.copies.durable, &self.peers)
+    }
+
+    fn asked(&mut self, from: NodeId, request: RequestId, ask: SystemAsk, out: &mut Vec<SystemEffect>) {
+        let answer = match ask {
+            SystemAsk::Compare(theirs) if theirs == self.copies.fingerprint => SystemAnswer::Same,
+            SystemAsk::Compare(_) => SystemAnswer::State(self.copies.bytes.clone()),
+            SystemAsk::Join(bytes) => {
+                if self.learn(from, &bytes, out) {
+                    self.waiting.push((from, request, self.copies.version));
+                    return self.answer_waiting(out);
+                }
+                SystemAnswer::Malformed
+            }
+        };
+        out.push(SystemEffect::Answer { to: from, request, answer });
+    }
+
+    fn answered(&mut self, from: NodeId, answer: SystemAnswer, out: &mut Vec<SystemEffect>) {
+        let Some(peer) = self.peers.by_id.get_mut(&from) else { return };
+        match answer {
+            // The question stays open until it is given up, which spaces further attempts.
+            SystemAnswer::Malformed => {}
+            SystemAnswer::State(bytes) => {
+                peer.asked = None;
+                self.learn(from, &bytes, out);
+            }
+            // A late one may belong to an earlier question, so it proves nothing: it only saves sending the state, and not
+            // while a change waits for acks or before the peer's state was read.
+            SystemAnswer::Same => {
+                if let Some(asked) = peer.asked.take()
+                    && peer.has_answered
+                    && self.changes.is_idle()
+                {
+                    peer.known = Some(asked.about);
+                }
+            }
+        }
+    }
+
+    /// Joins a peer's durable state; whether the bytes were one.
+    fn learn(&mut self, from: NodeId, bytes: &Bytes, out: &mut Vec<SystemEffect>) -> bool {
+        let state = match SystemState::decode(bytes) {
+            Ok(state) => state,
+            Err(error) => {
+                out.push(SystemEffect::Distrust { node: from, error });
+                return false;
+            }
+        };
+        if let Some(peer) = self.peers.by_id.get_mut(&from) {
+            peer.has_answered = true;
+            peer.known = Some(SystemState::fingerprint_of(bytes));
+            self.changes.stored(from, peer.incarnation, &state);
+        }
+        if self.copies.working.join(&state) {
+            self.copies.version += 1;
+        }
+        true
+    }
+
+    fn persisted(&mut self, version: u64, out: &mut Vec<SystemEffect>) {
+        if let Some((_, state)) = self.copies.persisting.take_if(|(persisting, _)| *persisting == version) {
+            self.copies.show(version, state);
+            self.changes.stored(self.node, self.incarnation, &self.copies.durable);
+            out.push(SystemEffect::Changed);
+            self.answer_waiting(out);
+        }
+    }
+
+    fn answer_waiting(&mut self, out: &mut Vec<SystemEffect>) {
+        let copies = &self.copies;
+        self.waiting.retain(|&(to, request, version)| {
+            let is_durable = version <= copies.durable_version;
+            if is_durable {
+                out.push(SystemEffect::Answer { to, request, answer: SystemAnswer::State(copies.bytes.clone()) });
+            }
+            !is_durable
+        });
+    }
+
+    /// Does everything that what is known now asks for.
+    fn settle(&mut self, now: Instant, out: &mut Vec<SystemEffect>) {
+        let mut verdicts = Vec::new();
+        let working = &mut self.copies.working;
+        while self.formation.advance(working, &self.peers, &mut self.rng)
+            || (working.formed().is_some() && working.announce(self.node, self.incarnation))
+            || self.changes.advance(now, working, &mut verdicts)
+        {
+            self.copies.version += 1;
+        }
+        out.extend(verdicts.into_iter().map(|(request, verdict)| SystemEffect::Verdict { request, verdict }));
+        if !self.copies.is_settled() && self.copies.persisting.is_none() {
+            let (version, state) = (self.copies.version, self.copies.working.clone());
+            out.push(SystemEffect::Persist { version, state: state.encode().into() });
+            self.copies.persisting = Some((version, state));
+        }
+        self.exchange(now, out);
+    }
+
+    /// Sends the durable state to peers that lack it, once all that is known is durable; compares in turn.
+    fn exchange(&mut self, now: Instant, out: &mut Vec<SystemEffect>) {
+        self.peers.expire(now);
+        let mine = self.copies.fingerprint;
+        if self.copies.is_settled() {
+            for to in self.peers.begin_push(mine, now) {
+                out.push(SystemEffect::Ask { to, ask: SystemAsk::Join(self.copies.bytes.clone()) });
+            }
+        }
+        if now >= self.next_compare {
+            self.next_compare = now + COMPARE_PERIOD;
+            if let Some(to) = self.peers.begin_compare(mine, now) {
+                out.push(SystemEffect::Ask { to, ask: SystemAsk::Compare(mine) });
+            }
+        }
+    }
+}
+
+/// How often one peer is compared with; a safety net behind the sending of every change.
+const COMPARE_PERIOD: Duration = Duration::from_secs(1);
