@@ -125,9 +125,7 @@ impl From<StartError> for Failure {
             StartError::Config(error) => error.into(),
             StartError::PortInUse { .. } => Self::new(PORT_IN_USE, error),
             StartError::Listen { .. } => Self::new(LISTEN, error),
-            StartError::DataDir { .. } | StartError::Store { .. } | StartError::State { .. } => {
-                Self::new(DATA_DIR, error)
-            }
+            StartError::Store { .. } | StartError::State { .. } => Self::new(DATA_DIR, error),
             StartError::Tls(error) => error.into(),
             StartError::System { .. } => Self::new(SYSTEM, error),
         }
