@@ -23,7 +23,7 @@ use shoal_protocol::client::{ClientCall, ClientResponse};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
-use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse};
+use shoal_protocol::peer::{PeerCall, PeerHello, PeerMember, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 pub use self::config::{NodeConfig, NodeLimits};
@@ -133,6 +133,11 @@ pub enum Effect {
         request: RequestId,
         /// The answer.
         response: PeerResponse,
+    },
+    /// Link to this node, of which another one has told.
+    Meet {
+        /// Who it is, and where.
+        member: PeerMember,
     },
     /// Work for the storage engine.
     Store(StoreEffect),

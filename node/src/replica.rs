@@ -159,7 +159,7 @@ impl<T: Clone> Replica<T> {
                 self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
             }
             PeerRequest::Scan(scan) => self.scan(from, &scan, out),
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
+            PeerRequest::Introduce { .. } | PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
                 out.push(refuse(from, Refusal::Malformed));
             }
         }

@@ -103,6 +103,12 @@ pub enum PeerRequest {
         /// What the caller had read; `None` = what this replica holds.
         observed: Option<Context>,
     },
+    /// Who else is there: the members the sender knows, so that the receiver can link to those it does not. `Same`. At most
+    /// `INTRODUCED_COUNT_MAX`.
+    Introduce {
+        /// The members.
+        members: Vec<PeerMember>,
+    },
     /// Is the receiver's durable system state this one? `Same`, else `System`.
     CompareSystem {
         /// The fingerprint of the sender's durable system state.
@@ -223,3 +229,6 @@ pub enum Refusal {
     #[error("malformed request")]
     Malformed,
 }
+
+/// Members in one introduction.
+pub const INTRODUCED_COUNT_MAX: usize = 1_024;

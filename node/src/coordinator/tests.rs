@@ -109,6 +109,7 @@ fn word(request: &PeerRequest) -> String {
         PeerRequest::Scan(scan) => format!("scan up to {}", scan.rows_max),
         PeerRequest::Admit { .. } => "admit".into(),
         PeerRequest::Mint { .. } => "mint".into(),
+        PeerRequest::Introduce { .. } => "introduce".into(),
         PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
     }
 }

@@ -276,6 +276,7 @@ impl EventLoop {
                 Effect::AnswerPeer { link, request, response } => {
                     self.switchboard.answer_peer(link, request, &response);
                 }
+                Effect::Meet { member } => self.peers.learn(&member, None),
                 Effect::Store(effect) => for_storage.push(effect),
             }
         }

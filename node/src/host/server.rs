@@ -32,7 +32,7 @@ use super::storage_thread::StorageThread;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
-use crate::storage::engine::{OpenError, OpenOptions};
+use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 use crate::system::StateError;
 
@@ -368,7 +368,7 @@ fn open_storage(
     let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
     let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
     let options =
-        OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, verify_pages: false };
+        OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, doubt: Doubt::Nothing };
     StorageThread::start(disk, options, done).map_err(refused)
 }
 

@@ -7,14 +7,13 @@
 //! After a failure the store asks for `Reopen`: the writing thread tries until it succeeds, waiting 1 s at first, 30 s at
 //! most.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::storage::engine::{Disk, Engine, OpenError, OpenOptions, Reader};
+use crate::storage::engine::{Disk, Doubt, Engine, OpenError, OpenOptions, Reader};
 use crate::storage::{Failure, Recovered, StoreDone, StoreEffect};
 
 /// Runs one store's engine. When dropped it finishes what was submitted, then closes the files.
@@ -38,17 +37,17 @@ impl StorageThread {
         let (engine, recovered) = Engine::open(&disk, &options)?;
         let (writes, reads) = (Arc::new(Inbox::default()), Arc::new(Inbox::default()));
         let reader = Arc::new(Mutex::new(engine.reader()));
-        let verify_next = Arc::new(AtomicBool::new(false));
+        let doubt = Arc::new(Mutex::new(options.doubt));
         let writer = Writer {
             disk,
             options,
             engine,
             reader: Arc::clone(&reader),
-            verify_next: Arc::clone(&verify_next),
+            doubt: Arc::clone(&doubt),
             inbox: Arc::clone(&writes),
             done: done.clone(),
         };
-        let reading = Reading { inbox: Arc::clone(&reads), reader, verify_next, done };
+        let reading = Reading { inbox: Arc::clone(&reads), reader, doubt, done };
         let threads = vec![spawn("shoal-write", move || writer.run()), spawn("shoal-read", move || reading.run())];
         Ok((Self { writes, reads, threads }, recovered))
     }
@@ -86,8 +85,8 @@ struct Writer<D> {
     engine: Engine,
     /// What the reading thread uses; taken away while there is no engine.
     reader: Arc<Mutex<Option<Reader>>>,
-    /// After damage every page is checked before the files are trusted again.
-    verify_next: Arc<AtomicBool>,
+    /// What the failures since the last opening call for.
+    doubt: Arc<Mutex<Doubt>>,
     inbox: Arc<Inbox>,
     done: UnboundedSender<Vec<StoreDone>>,
 }
@@ -103,7 +102,7 @@ impl<D: Disk> Writer<D> {
                 }
             }
             let done = self.engine.perform(effects);
-            note_failure(&done, &self.verify_next);
+            note_failure(&done, &self.doubt);
             if !done.is_empty() && self.done.send(done).is_err() {
                 return;
             }
@@ -114,18 +113,23 @@ impl<D: Disk> Writer<D> {
     fn reopen(&mut self) -> Option<Recovered> {
         *locked(&self.reader) = None;
         self.engine.close();
-        let verify_pages = self.options.verify_pages || self.verify_next.load(Ordering::Relaxed);
         let mut wait = REOPEN_WAIT_MIN;
         loop {
-            match Engine::open(&self.disk, &OpenOptions { verify_pages, ..self.options }) {
+            let doubt = *locked(&self.doubt);
+            match Engine::open(&self.disk, &OpenOptions { doubt, ..self.options }) {
                 Ok((engine, recovered)) => {
                     tracing::info!("storage reopened");
-                    self.verify_next.store(false, Ordering::Relaxed);
+                    *locked(&self.doubt) = self.options.doubt;
                     *locked(&self.reader) = engine.reader();
                     self.engine = engine;
                     return Some(recovered);
                 }
-                Err(error) => tracing::error!(%error, "storage does not reopen"),
+                Err(error) => {
+                    tracing::error!(%error, "storage does not reopen");
+                    if let OpenError::Disk(failure) = &error {
+                        add_doubt(&self.doubt, failure);
+                    }
+                }
             }
             if self.inbox.is_stopped_within(wait) {
                 return None;
@@ -138,7 +142,7 @@ impl<D: Disk> Writer<D> {
 struct Reading {
     inbox: Arc<Inbox>,
     reader: Arc<Mutex<Option<Reader>>>,
-    verify_next: Arc<AtomicBool>,
+    doubt: Arc<Mutex<Doubt>>,
     done: UnboundedSender<Vec<StoreDone>>,
 }
 
@@ -147,7 +151,7 @@ impl Reading {
         while let Some(effects) = self.inbox.take() {
             // Without a reader the store has failed, and forgets what it asked.
             let done = locked(&self.reader).as_ref().map(|reader| reader.perform(effects)).unwrap_or_default();
-            note_failure(&done, &self.verify_next);
+            note_failure(&done, &self.doubt);
             if !done.is_empty() && self.done.send(done).is_err() {
                 return;
             }
@@ -155,13 +159,16 @@ impl Reading {
     }
 }
 
-fn note_failure(done: &[StoreDone], verify_next: &AtomicBool) {
+fn note_failure(done: &[StoreDone], doubt: &Mutex<Doubt>) {
     if let Some(StoreDone::Failed(failure)) = done.last() {
         tracing::error!(%failure, "storage stopped");
-        if matches!(failure, Failure::Damaged { .. } | Failure::Panicked { .. }) {
-            verify_next.store(true, Ordering::Relaxed);
-        }
+        add_doubt(doubt, failure);
     }
+}
+
+fn add_doubt(doubt: &Mutex<Doubt>, failure: &Failure) {
+    let mut doubt = locked(doubt);
+    *doubt = failure.doubt().max(*doubt);
 }
 
 /// Effects that wait for a thread.

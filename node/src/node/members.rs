@@ -10,7 +10,7 @@ use std::time::Duration;
 use shoal_gossip::{Input as MemberInput, Member, Output as MemberOutput};
 use shoal_protocol::id::{NodeId, RequestId};
 use shoal_protocol::object::Conflict;
-use shoal_protocol::peer::{PeerHello, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{INTRODUCED_COUNT_MAX, PeerHello, PeerMember, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
 use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
@@ -83,6 +83,26 @@ impl Node {
         let up = SystemInput::PeerUp { node, zone: member.zone.clone(), incarnation: member.incarnation };
         self.alive.insert(node);
         self.tell_system(now, up, out);
+        self.introduce(out);
+    }
+
+    /// Tells everybody who can be asked about everybody known: there is no gossip yet that would. The answers do not matter.
+    fn introduce(&mut self, out: &mut Vec<Effect>) {
+        let members: Vec<PeerMember> =
+            self.membership.members().take(INTRODUCED_COUNT_MAX).map(|(member, _)| peer_member(member)).collect();
+        for to in self.alive.iter().copied().filter(|node| *node != self.config.node).collect::<Vec<_>>() {
+            let id = self.system_calls.fresh();
+            let request = PeerRequest::Introduce { members: members.clone() };
+            out.push(self.call(to, id, (SYSTEM_DEADLINE, request)));
+        }
+    }
+
+    /// Another node tells of these members: those that are strangers here are worth a link.
+    pub(super) fn introduced(&self, members: &[PeerMember], out: &mut Vec<Effect>) {
+        let is_news =
+            |member: &&PeerMember| member.node != self.config.node && self.membership.member(member.node).is_none();
+        let strangers = members.iter().take(INTRODUCED_COUNT_MAX).filter(is_news);
+        out.extend(strangers.map(|member| Effect::Meet { member: member.clone() }));
     }
 
     /// A peer's answer: to the system state if it asked, else to the coordinator.
@@ -203,6 +223,20 @@ impl Node {
             store.set_digest_key(keys.digest.clone(), &mut effects);
         }
         out.extend(effects.into_iter().map(Effect::Store));
+    }
+}
+
+fn peer_member(member: &Member) -> PeerMember {
+    PeerMember {
+        node: member.node,
+        name: member.name.clone(),
+        zone: member.zone.clone(),
+        advertise_peer: member.advertise_peer.clone(),
+        advertise_client: member.advertise_client.clone(),
+        version: member.version.clone(),
+        incarnation: member.incarnation,
+        lease_end: member.lease_end,
+        boot_nonce: member.boot_nonce,
     }
 }
 

@@ -64,6 +64,11 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let ask = match &call.request {
+            PeerRequest::Introduce { members } => {
+                self.introduced(members, out);
+                out.push(Effect::AnswerPeer { link, request, response: PeerResponse::Same });
+                return;
+            }
             PeerRequest::CompareSystem { fingerprint } => Some(SystemAsk::Compare(*fingerprint)),
             PeerRequest::System { state } => Some(SystemAsk::Join(state.clone())),
             PeerRequest::Apply { .. }
@@ -114,7 +119,9 @@ impl Node {
             | PeerRequest::Admit { place, .. }
             | PeerRequest::Mint { place, .. } => place.keyspace,
             PeerRequest::Scan(scan) => scan.keyspace,
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+            PeerRequest::Introduce { .. } | PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
+                return Err(Refusal::Malformed);
+            }
         };
         let class = match self.system.keyspace_by_id(keyspace) {
             Some(info) => info.spec.class,
@@ -130,7 +137,9 @@ impl Node {
             | PeerRequest::Admit { place, .. }
             | PeerRequest::Mint { place, .. } => place.partition(class),
             PeerRequest::Scan(scan) => scan.partition,
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+            PeerRequest::Introduce { .. } | PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
+                return Err(Refusal::Malformed);
+            }
         };
         let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
         if ring.preference(partition).primaries.contains(&self.config.node) {

@@ -28,7 +28,7 @@ use super::row::{Kind, Row, encode_record, seal};
 use meta::Meta;
 
 pub use disk::Disk;
-pub use open::{OpenError, OpenOptions};
+pub use open::{Doubt, OpenError, OpenOptions};
 pub use reader::Reader;
 
 /// Row key -> row.

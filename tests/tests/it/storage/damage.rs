@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use shoal_node::storage::engine::{Disk, OpenError, OpenOptions};
+use shoal_node::storage::engine::{Disk, Doubt, OpenError, OpenOptions};
 use shoal_node::storage::{RowKey, StoreEvent};
 use shoal_protocol::id::{Actor, ClusterId, NodeId};
 use shoal_protocol::object::{Element, Object, Operation, Value};
@@ -27,7 +27,7 @@ enum Outcome {
 
 #[test]
 fn a_flipped_bit_is_never_shown_as_data() {
-    let outcomes = flip_bits(false);
+    let outcomes = flip_bits(Doubt::Nothing);
     assert!(outcomes.get(&Outcome::Named).is_some_and(|count| *count > 50), "{outcomes:?}");
     // redb looks up keys in pages that it does not verify. The share is watched so that a change of redb shows.
     let missing = outcomes.get(&Outcome::Missing).copied().unwrap_or(0);
@@ -38,12 +38,12 @@ fn a_flipped_bit_is_never_shown_as_data() {
 
 #[test]
 fn with_pages_verified_no_flipped_bit_hides_anything() {
-    let outcomes = flip_bits(true);
+    let outcomes = flip_bits(Doubt::Pages);
     assert!(outcomes.get(&Outcome::Refused).is_some_and(|count| *count > 100), "{outcomes:?}");
     assert_eq!(outcomes.get(&Outcome::Missing), None, "{outcomes:?}");
 }
 
-fn flip_bits(verify_pages: bool) -> BTreeMap<Outcome, usize> {
+fn flip_bits(doubt: Doubt) -> BTreeMap<Outcome, usize> {
     let disk = SimDisk::default();
     let history = workload(&disk, 6, 60);
     assert_eq!(history.synced_count, history.applied.len());
@@ -56,7 +56,7 @@ fn flip_bits(verify_pages: bool) -> BTreeMap<Outcome, usize> {
             let byte = used[below(&mut random, used.len() as u64) as usize];
             let copy = disk.copy();
             copy.flip(file, byte, below(&mut random, 8) as u8);
-            let outcome = look(&copy, &objects, verify_pages);
+            let outcome = look(&copy, &objects, doubt);
             *outcomes.entry(outcome).or_default() += 1;
         }
     }
@@ -73,8 +73,8 @@ fn used_bytes(bytes: &[u8]) -> Vec<usize> {
 ///
 /// # Panics
 /// Something was shown that was never there.
-fn look(disk: &SimDisk, objects: &BTreeMap<RowKey, Object>, verify_pages: bool) -> Outcome {
-    let Ok(mut rig) = Rig::open_with(disk, &OpenOptions { verify_pages, ..options() }) else { return Outcome::Refused };
+fn look(disk: &SimDisk, objects: &BTreeMap<RowKey, Object>, doubt: Doubt) -> Outcome {
+    let Ok(mut rig) = Rig::open_with(disk, &OpenOptions { doubt, ..options() }) else { return Outcome::Refused };
     if rig.recovered.damaged_records > 0 {
         return Outcome::Refused;
     }

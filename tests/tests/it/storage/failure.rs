@@ -1,10 +1,10 @@
 //! I/O errors and full disks: the store stops, says so, and comes back with everything it called synced.
 
-use shoal_node::storage::engine::OpenError;
+use shoal_node::storage::engine::{OpenError, OpenOptions};
 use shoal_node::storage::{Failure, StoreEvent};
 use shoal_tests::sim::disk::{SimDisk, Space, Survival};
 
-use super::rig::{History, Rig, check, workload};
+use super::rig::{History, KEYS_COUNT, Rig, check, key, options, random, workload};
 
 const TURNS: usize = 20;
 
@@ -25,6 +25,30 @@ fn an_io_error_at_any_point_loses_nothing_synced() {
 }
 
 #[test]
+fn after_an_io_error_nothing_is_built_on_writes_that_never_reach_the_disk() {
+    let whole = SimDisk::default();
+    workload(&whole, 1, TURNS);
+    let mut failed = 0;
+    for point in 1..=whole.operations() {
+        let disk = SimDisk::default();
+        let Ok(mut rig) = Rig::open(&disk) else { panic!("a healthy disk") };
+        let mut history = History::default();
+        disk.error_at(disk.operations() + point);
+        history.go_on(&mut rig, &mut random(1), TURNS);
+        let Some(failure) = rig.failure() else { continue };
+        failed += 1;
+        drop(rig);
+        let what = format!("error at {point}");
+        let mut rig = Rig::open_with(&disk, &OpenOptions { doubt: failure.doubt(), ..options() }).unwrap();
+        history.forget_lost(&mut rig, &what);
+        history.go_on(&mut rig, &mut random(2), 3);
+        drop(rig);
+        check(&disk.crash(Survival::Nothing, point), &history, &what);
+    }
+    assert!(failed > 100, "{failed} errors were met");
+}
+
+#[test]
 fn a_failed_sync_is_never_acknowledged() {
     let mut failed = 0;
     let whole = SimDisk::default();
@@ -35,7 +59,7 @@ fn a_failed_sync_is_never_acknowledged() {
         rig.settle();
         let mut history = History::default();
         disk.error_at(disk.operations() + point % 12 + 1);
-        let mut random = super::rig::random(point);
+        let mut random = random(point);
         let (key, delta) = history.next_delta(&mut random);
         let lsn = history.apply(&mut rig, key, delta);
         rig.settle();
@@ -59,8 +83,8 @@ fn a_read_error_stops_the_store_and_reopening_mends_it() {
         copy.read_error_at(point);
         match Rig::open(&copy) {
             Ok(mut rig) => {
-                (0..super::rig::KEYS_COUNT).for_each(|number| {
-                    rig.read(&super::rig::key(number));
+                (0..KEYS_COUNT).for_each(|number| {
+                    rig.read(&key(number));
                 });
                 failures += usize::from(rig.has_failed());
             }
@@ -91,7 +115,7 @@ fn a_full_disk_stops_writes_and_loses_nothing_synced() {
             full += usize::from(!acknowledged_all);
             if let Ok(mut rig) = Rig::open(&disk) {
                 // Still full: what was synced can be read.
-                assert!(rig.read(&super::rig::key(0)).is_some() || rig.has_failed());
+                assert!(rig.read(&key(0)).is_some() || rig.has_failed());
                 assert!(rig.events.iter().all(|event| !matches!(event, StoreEvent::Damaged { .. })));
             }
             disk.set_space(Space::Enough);

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_node::storage::engine::{Engine, OpenError, OpenOptions};
-use shoal_node::storage::{Budget, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible};
+use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
+use shoal_node::storage::{
+    Budget, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+};
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::Dot;
 use shoal_protocol::id::{Actor, Class, KeyspaceId, Lsn, NodeId, Partition};
@@ -31,7 +33,7 @@ pub(super) fn options() -> OpenOptions {
         cluster: None,
         incarnation: Actor::incarnation(77),
         cache_bytes: 1 << 20,
-        verify_pages: false,
+        doubt: Doubt::Nothing,
     }
 }
 
@@ -123,8 +125,15 @@ impl Rig {
         page.unwrap_or_default()
     }
 
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.events.iter().find_map(|event| match event {
+            StoreEvent::Failed(failure) => Some(failure.clone()),
+            _ => None,
+        })
+    }
+
     pub(super) fn has_failed(&self) -> bool {
-        self.events.iter().any(|event| matches!(event, StoreEvent::Failed(_)))
+        self.failure().is_some()
     }
 }
 
@@ -144,6 +153,8 @@ pub(super) struct History {
     pub(super) dots: BTreeSet<u64>,
     pub(super) blobs_asked: u64,
     pub(super) blobs_persisted: u64,
+    /// Of the store now open.
+    tickets: BTreeMap<PersistTicket, u64>,
     previous: BTreeMap<RowKey, u64>,
     session_dot: u64,
 }
@@ -197,6 +208,42 @@ impl History {
         lsn
     }
 
+    /// Works for so many turns, or until the store fails.
+    pub(super) fn go_on(&mut self, rig: &mut Rig, random: &mut ChaCha8Rng, turns: usize) {
+        for _ in 0..turns {
+            if rig.has_failed() {
+                break;
+            }
+            for _ in 0..=below(random, 6) {
+                let (key, delta) = self.next_delta(random);
+                self.apply(rig, key, delta);
+            }
+            match below(random, 6) {
+                0 => rig.store.flush(&mut rig.out),
+                1 => {
+                    self.blobs_asked += 1;
+                    let blob = Bytes::copy_from_slice(&self.blobs_asked.to_be_bytes());
+                    let ticket = rig.store.persist("state", blob, &mut rig.out);
+                    self.tickets.insert(ticket, self.blobs_asked);
+                }
+                2 => self.dots.extend(rig.store.mint(&mut rig.out)),
+                3 => {
+                    rig.store.visible(&key(below(random, KEYS_COUNT)), &mut rig.out);
+                }
+                _ => {}
+            }
+            rig.turn();
+            self.note(rig);
+        }
+    }
+
+    /// Forgets what was applied but did not survive, as found in a store just opened.
+    pub(super) fn forget_lost(&mut self, rig: &mut Rig, what: &str) {
+        rig.settle();
+        self.tickets.clear();
+        self.applied.truncate(check_objects(rig, self, what));
+    }
+
     pub(super) fn note_applied(&mut self, key: RowKey, delta: Object, lsn: Lsn) {
         self.applied.push(Applied { key, delta, lsn });
     }
@@ -207,40 +254,20 @@ impl History {
 
     pub(super) fn note(&mut self, rig: &Rig) {
         self.note_synced(rig.store.synced());
-        let persisted = rig.events.iter().filter(|event| matches!(event, StoreEvent::Persisted { .. })).count();
-        self.blobs_persisted = self.blobs_persisted.max(persisted as u64);
+        for event in &rig.events {
+            if let StoreEvent::Persisted { ticket } = event {
+                self.blobs_persisted = self.blobs_persisted.max(self.tickets.get(ticket).copied().unwrap_or(0));
+            }
+        }
     }
 }
 
 /// Opens the disk, works for so many turns, stops early when the disk does.
 pub(super) fn workload(disk: &SimDisk, seed: u64, turns: usize) -> History {
     let mut history = History::default();
-    let Ok(mut rig) = Rig::open(disk) else { return history };
-    rig.turn();
-    let mut random = random(seed);
-    for _ in 0..turns {
-        if rig.has_failed() {
-            break;
-        }
-        for _ in 0..=below(&mut random, 6) {
-            let (key, delta) = history.next_delta(&mut random);
-            history.apply(&mut rig, key, delta);
-        }
-        match below(&mut random, 6) {
-            0 => rig.store.flush(&mut rig.out),
-            1 => {
-                history.blobs_asked += 1;
-                let blob = Bytes::copy_from_slice(&history.blobs_asked.to_be_bytes());
-                rig.store.persist("state", blob, &mut rig.out);
-            }
-            2 => history.dots.extend(rig.store.mint(&mut rig.out)),
-            3 => {
-                rig.store.visible(&key(below(&mut random, KEYS_COUNT)), &mut rig.out);
-            }
-            _ => {}
-        }
+    if let Ok(mut rig) = Rig::open(disk) {
         rig.turn();
-        history.note(&rig);
+        history.go_on(&mut rig, &mut random(seed), turns);
     }
     history
 }
@@ -265,8 +292,8 @@ pub(super) fn check(image: &SimDisk, history: &History, what: &str) {
     check_objects(&mut rig, history, what);
 }
 
-/// The visible objects are those after some prefix of what was applied that holds everything synced.
-fn check_objects(rig: &mut Rig, history: &History, what: &str) {
+/// The visible objects are those after some prefix of what was applied that holds everything synced. Returns its length.
+fn check_objects(rig: &mut Rig, history: &History, what: &str) -> usize {
     let found: BTreeMap<RowKey, Object> = (0..KEYS_COUNT)
         .map(key)
         .map(|key| (key.clone(), rig.read(&key).unwrap_or_else(|| panic!("{what}: {key:?} cannot be read"))))
@@ -276,11 +303,13 @@ fn check_objects(rig: &mut Rig, history: &History, what: &str) {
         found.iter().all(|(key, object)| *object == objects.get(key).cloned().unwrap_or_default())
     };
     let (synced, applied) = (history.synced_count, history.applied.len());
-    assert!((synced..=applied).any(|count| matches(&count)), "{what}: no prefix of {synced}..={applied} deltas");
+    let prefix = (synced..=applied).find(matches);
+    let prefix = prefix.unwrap_or_else(|| panic!("{what}: no prefix of {synced}..={applied} deltas"));
     for (key, object) in &found {
         let digest = object.digest(&DIGEST_KEY, &key.place());
         assert_eq!(rig.store.digest(key), Some(digest), "{what}: digest of {key:?}");
     }
+    prefix
 }
 
 pub(super) fn random(seed: u64) -> ChaCha8Rng {
