@@ -52,10 +52,6 @@ impl Connect {
         self.url.is_some() || DevInfo::path(Path::new(DEV_DIR_DEFAULT)).exists()
     }
 
-    pub(super) const fn is_sessionless(&self) -> bool {
-        self.sessionless
-    }
-
     /// Connects with a session that ends with this process.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
         self.open_at(&self.url()?).await

@@ -4,10 +4,10 @@
 //! goes, and what others write meanwhile stays beside it. `--blind` does not read: a put adds a sibling.
 
 use futures_util::StreamExt;
-use shoal_client::{Client, Cursor, Scan};
+use shoal_client::{Client, Cursor, Scan, nested};
 use shoal_protocol::address::{Address, decode_part, encode_part};
 use shoal_protocol::client::Written;
-use shoal_protocol::object::{Conflict, Operation, Value, View};
+use shoal_protocol::object::{Conflict, Operation, TypeTag, Value, View};
 
 use super::connect::{Connect, address};
 use super::failure::{Failure, INCOMPLETE};
@@ -129,7 +129,8 @@ async fn put_value(client: &Client, args: &PutArgs, value: Value) -> Result<Writ
         (Conflict::Siblings, true) => Operation::AddSibling { value },
         (Conflict::Siblings, false) => {
             let snapshot = key.read().await?;
-            target.views(&snapshot)?.iter().for_each(|view| say_what_goes("replaces", view));
+            let there = nested::only(target.views(&snapshot)?, TypeTag::Register)?;
+            there.iter().for_each(|view| say_what_goes("replaces", view));
             return Ok(snapshot.operate(target.wrap(Operation::Replace { value })).await?);
         }
     };

@@ -63,7 +63,7 @@ pub(super) async fn run(args: Args, out: &mut Output) -> Result<(), Failure> {
     let children = addresses
         .iter()
         .enumerate()
-        .map(|(index, address)| Child::new(&directory, index, *address, addresses[0], (args.nodes, &args.log)));
+        .map(|(index, address)| Child::new(&directory, (index, *address), &addresses, &args.log));
     let children = children.collect::<Result<_, _>>()?;
     let mut dev = Dev { directory, children, restart_after: args.restart_after.0 };
 

@@ -13,11 +13,6 @@ pub(super) fn bytes(length: Option<u64>) -> ProgressBar {
     bar(length, template)
 }
 
-/// A bar of steps.
-pub(super) fn steps(length: u64) -> ProgressBar {
-    bar(Some(length), "{bar:30} {percent}% {msg}")
-}
-
 fn bar(length: Option<u64>, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,6 +1,6 @@
 //! `shoal server`: one node in this process.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 
 use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
@@ -25,7 +25,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| Failure::usage(format!("--log: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let config = args.source.resolve()?;
     let name = config.name.clone();
     let server = Server::start(config).await?;

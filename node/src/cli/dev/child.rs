@@ -32,13 +32,12 @@ struct Running {
 }
 
 impl Child {
-    /// The node with this index, not started. `seed` is the address that all nodes look for each other at.
+    /// The node with this index and address, not started. All look for each other at `addresses`.
     pub(super) fn new(
         directory: &Directory,
-        index: usize,
-        address: SocketAddr,
-        seed: SocketAddr,
-        (nodes, log): (u16, &str),
+        (index, address): (usize, SocketAddr),
+        addresses: &[SocketAddr],
+        log: &str,
     ) -> Result<Self, Failure> {
         let name = format!("n{}", index + 1);
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -50,14 +49,15 @@ impl Child {
             ("--listen", address.to_string()),
             ("--data-dir", text(directory.data(&name))),
             ("--secret-file", text(directory.secret_file())),
-            ("--expect", nodes.to_string()),
+            ("--expect", addresses.len().to_string()),
             ("--log", log.to_owned()),
         ];
         arguments.extend(settings.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
-        if nodes == 1 {
+        if addresses.len() == 1 {
             arguments.push("--found-alone".to_owned());
         } else {
-            arguments.extend(["--seeds".to_owned(), seed.to_string()]);
+            let seeds: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            arguments.extend(["--seeds".to_owned(), seeds.join(",")]);
         }
         let log = directory.log(&name);
         let program = std::env::current_exe()?;
