@@ -204,8 +204,8 @@ fn files_that_do_not_belong_together_are_refused() {
     drop(Rig::open_with(&other, &OpenOptions { incarnation: Actor::incarnation(79), ..options() }).unwrap());
 }
 
-#[test]
-fn a_lost_log_record_is_noticed() {
+/// A store with three records in its log and nothing in its rows.
+fn store_with_three_records() -> (SimDisk, [&'static str; 3]) {
     let disk = SimDisk::default();
     let mut rig = Rig::open(&disk).unwrap();
     let mut history = History::default();
@@ -215,13 +215,35 @@ fn a_lost_log_record_is_noticed() {
         history.apply(&mut rig, key(0), delta);
         rig.settle();
     }
+    // Closed: of a file left open redb checks the last commit, and silently goes back behind it when a bit is wrong.
     drop(rig);
+    (disk, texts)
+}
+
+#[test]
+fn a_damaged_log_record_is_noticed() {
+    let (disk, texts) = store_with_three_records();
     for text in texts {
         let copy = disk.copy();
         let bytes = copy.bytes("rows.redb");
         let places = (0..bytes.len() - text.len()).filter(|at| &bytes[*at..at + text.len()] == text.as_bytes());
         places.for_each(|at| copy.flip("rows.redb", at, 0));
-        let rig = Rig::open(&copy).unwrap();
-        assert_eq!(rig.recovered.damaged_records, 1, "{text}");
+        assert_eq!(Rig::open(&copy).unwrap().recovered.damaged_records, 1, "{text}");
+    }
+}
+
+#[test]
+fn a_vanished_log_record_is_noticed_at_the_one_behind_it() {
+    let (disk, _) = store_with_three_records();
+    assert_eq!(Rig::open(&disk).unwrap().recovered.damaged_records, 0);
+    let log: redb::TableDefinition<'_, u64, &[u8]> = redb::TableDefinition::new("log");
+    for lsn in [1, 2] {
+        let copy = disk.copy();
+        let rows = redb::Database::builder().create_with_backend(copy.open("rows.redb").unwrap()).unwrap();
+        let transaction = rows.begin_write().unwrap();
+        assert!(transaction.open_table(log).unwrap().remove(lsn).unwrap().is_some());
+        transaction.commit().unwrap();
+        drop(rows);
+        assert_eq!(Rig::open(&copy).unwrap().recovered.damaged_records, 1, "lsn {lsn}");
     }
 }

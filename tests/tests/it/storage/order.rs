@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use shoal_node::storage::engine::Engine;
 use shoal_node::storage::{Failure, RowKey, ScanId, ScanPage, StoreDone, StoreEffect, StoreEvent, Visible};
 use shoal_protocol::id::Lsn;
+use shoal_protocol::object::Object;
 use shoal_protocol::peer::PeerScan;
 use shoal_tests::sim::disk::{SimDisk, Survival};
 
@@ -33,6 +34,8 @@ struct World {
     walks: BTreeMap<ScanId, Walk>,
     walks_finished: usize,
     failures: usize,
+    /// What was answered to deltas that came while there was no engine.
+    refused: Vec<Lsn>,
 }
 
 #[test]
@@ -67,6 +70,7 @@ impl World {
             walks: BTreeMap::new(),
             walks_finished: 0,
             failures: 0,
+            refused: Vec::new(),
         }
     }
 
@@ -86,6 +90,7 @@ impl World {
         self.take_events();
         self.sort_effects();
         let synced = self.rig.store.synced();
+        assert!(self.refused.iter().all(|lsn| *lsn > synced), "called synced what was never stored");
         assert!(synced <= self.logged, "called synced before it was durable");
         assert!(
             synced.0 == 0 || synced.0 < self.rig.store.leases().lsns_end,
@@ -225,6 +230,8 @@ impl World {
         self.failures += 1;
         self.rig.take_in(StoreDone::Failed(Failure::Io { reason: "power".into() }));
         assert!(matches!(self.rig.store.visible(&key(0), &mut self.rig.out), Visible::Failed));
+        let nothing = Object::default();
+        self.refused.push(self.rig.store.apply(&key(0), &nothing, nothing.encode(), &mut self.rig.out));
         self.disk = self.disk.crash(Survival::Nothing, 0);
         let (engine, recovered) = Engine::open(&self.disk, &options()).unwrap();
         self.rig.engine = engine;
