@@ -4,8 +4,10 @@
 
 mod it {
     mod client;
+    mod e2e_debian;
     mod host;
     mod oracle;
     mod replay;
+    mod storage;
     mod tidy;
 }

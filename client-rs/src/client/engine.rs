@@ -48,6 +48,8 @@ impl std::fmt::Debug for Engine {
 pub(super) struct Settings {
     pub(super) deadline: Duration,
     pub(super) sessionless: bool,
+    /// Whether only the configured nodes are asked.
+    pub(super) unrouted: bool,
 }
 
 /// One request on its way.
@@ -165,7 +167,7 @@ impl Engine {
 
     /// Asks for the routes of `class` in the background when they are missing or old.
     pub(super) fn refresh_routes(self: &Arc<Self>, class: Class) {
-        if !self.routes.wants(class, self.clock.instant()) {
+        if self.settings.unrouted || !self.routes.wants(class, self.clock.instant()) {
             return;
         }
         let engine = Arc::clone(self);
