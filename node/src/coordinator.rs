@@ -454,3 +454,6 @@ impl Op {
 
 /// How long to wait for an exchange of views before asking the same replica again. Guess: a few round trips.
 pub(crate) const VIEW_RETRY: Duration = Duration::from_millis(25);
+
+#[cfg(test)]
+mod tests;

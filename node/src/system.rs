@@ -16,6 +16,8 @@ mod founding;
 mod keys;
 mod keyspaces;
 mod peers;
+#[cfg(test)]
+mod simulation;
 mod state;
 
 use std::collections::BTreeMap;

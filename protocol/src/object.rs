@@ -6,8 +6,8 @@
 //! Shape: a dot survives a merge if both sides hold it, or one holds it and the other's context does not cover it; counter
 //! cells join by maximum. Sources: DESIGN §4; notes/model.md §2.3; Almeida et al. (2018), "Delta State Replicated Data
 //! Types".
-//! Invariants: `merge` is commutative, associative, idempotent, never refuses; every live dot is covered by the context;
-//! equal objects have equal bytes. Limits are checked by `admit` and nowhere else.
+//! Invariants: `merge` is commutative, associative, idempotent, never refuses; every live dot is covered by the context and
+//! lives at one place; equal objects have equal bytes. Limits are checked by `admit` and nowhere else.
 
 mod admit;
 mod author;

@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The simulated world, checkers, tools, and the rules of the house.
+
+pub mod replay;
+pub mod tidy;

@@ -34,6 +34,8 @@ pub(crate) struct Read {
     /// Refused only because views differ: to be asked again.
     behind: BTreeSet<NodeId>,
     replies: BTreeMap<NodeId, Digest>,
+    /// What this node's own replica showed: the others need not send the same again.
+    have: Option<Digest>,
     merged: Object,
     tally: Tally,
     answered: bool,
@@ -62,6 +64,7 @@ impl Read {
             waiting: BTreeMap::new(),
             behind: BTreeSet::new(),
             replies: BTreeMap::new(),
+            have: None,
             merged: Object::default(),
             answered: false,
         })
@@ -69,9 +72,9 @@ impl Read {
 
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) -> Step {
         if self.candidates.first() == Some(&cx.around.me) {
-            self.ask_next(cx, None);
+            self.ask_next(cx);
         } else {
-            self.ask_enough(cx, None);
+            self.ask_enough(cx);
         }
         cx.wake_at(cx.around.now.instant + cx.hedge_delay);
         Step::Pending
@@ -115,7 +118,7 @@ impl Read {
         if self.answered {
             return Step::Pending;
         }
-        self.ask_enough(cx, None);
+        self.ask_enough(cx);
         self.decide(cx)
     }
 
@@ -125,9 +128,9 @@ impl Read {
             return Step::Pending;
         }
         for node in std::mem::take(&mut self.behind) {
-            self.ask(cx, node, None);
+            self.ask(cx, node);
         }
-        self.ask_next(cx, None);
+        self.ask_next(cx);
         if !self.candidates.is_empty() {
             cx.wake_at(cx.around.now.instant + cx.hedge_delay);
         }
@@ -163,7 +166,8 @@ impl Read {
             return Step::Pending;
         }
         if from == cx.around.me {
-            self.ask_enough(cx, Some(digest));
+            self.have = Some(digest);
+            self.ask_enough(cx);
         }
         self.decide(cx)
     }
@@ -176,7 +180,7 @@ impl Read {
                 self.answer(Err(RequestError::Unavailable { replied, needed }))
             }
             Verdict::Reached if !self.covers_min_ctx() => {
-                while self.ask_next(cx, None) {}
+                while self.ask_next(cx) {}
                 if self.waiting.is_empty() && self.behind.is_empty() {
                     self.repair(cx);
                     let object = self.merged.encode();
@@ -238,16 +242,16 @@ impl Read {
     }
 
     /// Asks as many as the quorum still lacks.
-    fn ask_enough(&mut self, cx: &mut Cx<'_>, have: Option<Digest>) {
+    fn ask_enough(&mut self, cx: &mut Cx<'_>) {
         let needed = usize::from(self.tally.needed());
-        while self.replies.len() + self.waiting.len() + self.behind.len() < needed && self.ask_next(cx, have) {}
+        while self.replies.len() + self.waiting.len() + self.behind.len() < needed && self.ask_next(cx) {}
     }
 
-    fn ask_next(&mut self, cx: &mut Cx<'_>, have: Option<Digest>) -> bool {
+    fn ask_next(&mut self, cx: &mut Cx<'_>) -> bool {
         while !self.candidates.is_empty() {
             let node = self.candidates.remove(0);
             if cx.around.alive.contains(&node) {
-                self.ask(cx, node, have);
+                self.ask(cx, node);
                 return true;
             }
             self.tally.lose(node);
@@ -255,9 +259,9 @@ impl Read {
         false
     }
 
-    fn ask(&mut self, cx: &mut Cx<'_>, node: NodeId, have: Option<Digest>) {
-        self.waiting.insert(node, have);
-        cx.ask(node, PeerRequest::Get { place: self.place.clone(), have });
+    fn ask(&mut self, cx: &mut Cx<'_>, node: NodeId) {
+        self.waiting.insert(node, self.have);
+        cx.ask(node, PeerRequest::Get { place: self.place.clone(), have: self.have });
     }
 }
 

@@ -142,3 +142,168 @@ impl SystemState {
 fn fingerprint(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(*blake3::hash(bytes).as_bytes().first_chunk().expect("a hash has 32 bytes"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::{Rng, SeedableRng};
+    use shoal_protocol::client::{KeyspaceChange, KeyspaceLayout, KeyspaceSpec, QuorumMode};
+    use shoal_protocol::id::Class;
+    use shoal_protocol::layout::{Intent, NodeRole};
+    use shoal_protocol::object::Conflict;
+    use shoal_protocol::time::Hlc;
+
+    use super::super::founding::Proposal;
+    use super::super::keyspaces::{Marker, Record};
+    use super::*;
+
+    /// Three stores that change their states and sometimes hear of each other's.
+    fn history(seed: u64) -> [SystemState; 3] {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut states: [SystemState; 3] = Default::default();
+        for step in 0..40 {
+            let (i, j) = ((rng.next_u64() % 3) as usize, (rng.next_u64() % 3) as usize);
+            if rng.next_u64() % 4 == 0 {
+                let other = states[j].clone();
+                states[i].join(&other);
+            } else {
+                change(&mut states[i], i as u64 + 1, step, &mut rng);
+            }
+        }
+        states
+    }
+
+    fn change(state: &mut SystemState, me: u64, step: u64, rng: &mut ChaCha8Rng) {
+        let (node, store) = (NodeId(me), Actor(me * 100 + rng.next_u64() % 2));
+        let marker = Marker(Hlc(step), Actor(me));
+        let ids: Vec<KeyspaceId> = state.keyspaces.records.keys().copied().collect();
+        let some_id = (!ids.is_empty()).then(|| ids[(rng.next_u64() % ids.len() as u64) as usize]);
+        match (rng.next_u64() % 8, some_id) {
+            (0, _) => {
+                let roles = (1..=me).map(|id| (NodeId(id), NodeRole::active("z"))).collect();
+                let layout = Layout::new(Intent { nodes: roles }, (1..=me).map(|id| (NodeId(id), Actor(id))).collect());
+                let proposal = Proposal { round: rng.next_u32() % 2, layout, keys: ClusterKeys::draw(rng) };
+                state.founding.proposals.insert(proposal.id(), proposal);
+            }
+            (1, _) => {
+                if let Some((round, id)) = state.founding.votable(node, Actor(me)) {
+                    state.founding.votes.entry(Actor(me)).or_default().insert(round, id);
+                }
+            }
+            (2, _) => {
+                state.announce(node, store);
+            }
+            (3, Some(id)) => state.keyspaces.establish(id),
+            (4, Some(id)) => state.keyspaces.drop(id),
+            (5, Some(id)) => {
+                let change = KeyspaceChange { quorum: Some(QuorumMode::Sloppy), ttl_s: Some(Some(step as u32 + 1)) };
+                state.keyspaces.records.get_mut(&id).unwrap().set(change, marker);
+            }
+            _ => {
+                let name = KeyspaceName::new(format!("k{}", rng.next_u64() % 3)).unwrap();
+                let record = Record::proposed(name, spec(), node, marker);
+                state.keyspaces.records.insert(KeyspaceId(rng.next_u64()), record);
+            }
+        }
+    }
+
+    fn spec() -> KeyspaceSpec {
+        KeyspaceSpec {
+            class: Class { n: 3, r: 0, w: 0 },
+            layout: KeyspaceLayout::Collection,
+            conflict: Conflict::Siblings,
+            quorum: QuorumMode::Strict,
+            ttl_s: None,
+        }
+    }
+
+    fn joined(a: &SystemState, b: &SystemState) -> SystemState {
+        let mut joined = a.clone();
+        joined.join(b);
+        joined
+    }
+
+    proptest! {
+        #[test]
+        fn join_is_commutative_associative_and_idempotent(seed: u64) {
+            let [a, b, c] = history(seed);
+            prop_assert_eq!(joined(&a, &b), joined(&b, &a));
+            prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
+            prop_assert_eq!(joined(&a, &a), a.clone());
+            let both = joined(&a, &b);
+            prop_assert_eq!(joined(&both, &a), both);
+        }
+
+        #[test]
+        fn equal_states_have_equal_bytes_and_bytes_come_back(seed: u64) {
+            let [a, b, _] = history(seed);
+            prop_assert_eq!(joined(&a, &b).encode(), joined(&b, &a).encode());
+            prop_assert_eq!(SystemState::decode(&a.encode()), Ok(a.clone()));
+            prop_assert_eq!(a == b, a.encode() == b.encode());
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused_or_are_another_canonical_state(seed: u64, at: prop::sample::Index, bit in 0..8u8) {
+            let mut bytes = history(seed)[0].encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(state) = SystemState::decode(&bytes) {
+                prop_assert_eq!(state.encode(), bytes.clone());
+            }
+            bytes.truncate(at);
+            prop_assert!(SystemState::decode(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn join_tells_whether_it_learned_anything() {
+        let [a, b, _] = history(3);
+        let mut state = a.clone();
+        assert!(state.join(&b));
+        assert!(!state.join(&b));
+        assert!(!state.join(&a));
+    }
+
+    #[test]
+    fn the_view_ignores_keyspaces_and_the_fingerprint_does_not() {
+        let mut state = SystemState::default();
+        let empty = state.clone();
+        let record = Record::proposed(KeyspaceName::new("k").unwrap(), spec(), NodeId(1), Marker(Hlc(1), Actor(1)));
+        state.keyspaces.records.insert(KeyspaceId(1), record);
+        assert_eq!(state.view(), empty.view());
+        assert_ne!(state.fingerprint(), empty.fingerprint());
+        state.announce(NodeId(1), Actor(1));
+        assert_ne!(state.view(), empty.view());
+    }
+
+    #[test]
+    fn the_last_store_to_announce_itself_is_the_newest_without_a_clock() {
+        let (mut a, mut b) = (SystemState::default(), SystemState::default());
+        a.announce(NodeId(1), Actor(9));
+        b.join(&a);
+        b.announce(NodeId(1), Actor(3));
+        a.join(&b);
+        assert_eq!(a.incarnation(NodeId(1)), Some(Actor(3)));
+        assert!(!a.announce(NodeId(1), Actor(3)));
+    }
+
+    #[test]
+    fn bytes_that_are_no_state_name_their_fault() {
+        assert!(matches!(SystemState::decode(&[]), Err(StateError::Malformed { .. })));
+        assert_eq!(SystemState::decode(&[9, 1]), Err(StateError::Version { version: 9 }));
+        let long = vec![1; encoding::STATE_BYTES_MAX + 1];
+        assert_eq!(SystemState::decode(&long), Err(StateError::TooLong { bytes: long.len() }));
+        let mut trailing = SystemState::default().encode();
+        trailing.push(0);
+        assert!(matches!(SystemState::decode(&trailing), Err(StateError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_fresh_state_shows_no_secret_when_printed() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let keys = ClusterKeys::draw(&mut rng);
+        let shown = format!("{keys:?}");
+        assert!(!shown.contains(&format!("{:?}", keys.session.0)) && !shown.contains(&format!("{:?}", keys.digest.0)));
+    }
+}

@@ -243,3 +243,128 @@ impl Admission<'_> {
 fn any_dot_outside(store: &impl DotStore, context: &Context) -> bool {
     store.dots().any(|dot| !context.covers(dot))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::causality::Dot;
+    use crate::id::Actor;
+    use crate::object::{Element, Mint, Operation, Totals, Value, bind};
+    use crate::time::Hlc;
+
+    fn delta(session: u64, n: u64, operation: &Operation, seen: &Object) -> Object {
+        let dot = Dot { actor: Actor::session(20_000, session), n };
+        let mint = Mint { dot, prev: n - 1, hlc: Hlc(n), total: Some(Totals { p: n, n: 0 }) };
+        bind(operation, &mint, seen).unwrap()
+    }
+
+    fn state(operations: &[Operation]) -> Object {
+        let mut state = Object::default();
+        for (at, operation) in operations.iter().enumerate() {
+            let made = delta(1, at as u64 + 1, operation, &state);
+            state.merge_into(&made);
+        }
+        state
+    }
+
+    fn check(state: &Object, operation: &Operation) -> Result<(), Refusal> {
+        admit(state, &delta(2, 1, operation, state), &Limits::default())
+    }
+
+    fn sibling(byte: &str) -> Operation {
+        Operation::AddSibling { value: Value::json(byte.to_owned()) }
+    }
+
+    fn field(operation: Operation) -> Operation {
+        Operation::MapUpdate { field: "f".into(), operation: Box::new(operation) }
+    }
+
+    fn element(size: usize) -> Operation {
+        Operation::SetAdd { element: Element::Text("e".repeat(size)) }
+    }
+
+    #[test]
+    fn another_live_type_is_refused_at_every_place() {
+        let (add, add_in_field) = (Operation::CounterAdd { by: 1 }, field(Operation::CounterAdd { by: 1 }));
+        let set = state(&[element(1)]);
+        let wrong = Err(Refusal::WrongType { live: TypeTag::Set, wanted: TypeTag::Counter });
+        assert_eq!(check(&set, &add), wrong);
+        assert_eq!(check(&state(&[field(element(1))]), &add_in_field), wrong);
+        assert!(check(&set, &add_in_field).is_err());
+        assert!(check(&set, &Operation::Enable).is_err());
+        assert!(check(&set, &sibling("1")).is_err());
+        let reset = state(&[add.clone(), Operation::CounterReset]);
+        assert!(reset.is_vacant());
+        for removal in [Operation::SetClear, Operation::Delete, Operation::CounterReset] {
+            assert_eq!(check(&set, &removal), Ok(()));
+        }
+        assert_eq!(check(&reset, &element(1)), Ok(()));
+        assert_eq!(check(&state(&[element(1), Operation::Delete]), &add), Ok(()));
+    }
+
+    #[test]
+    fn a_repeat_is_admitted_though_its_place_has_another_type_by_now() {
+        let first = delta(1, 1, &sibling("1"), &Object::default());
+        let mut state = first.clone();
+        state.merge_into(&delta(1, 2, &Operation::Delete, &state));
+        state.merge_into(&delta(1, 3, &element(1), &state));
+        assert_eq!(admit(&state, &first, &Limits::default()), Ok(()));
+    }
+
+    #[test]
+    fn a_conflict_is_resolved_by_replacing_it_or_removing_one_type() {
+        let mut both = delta(1, 1, &sibling("1"), &Object::default());
+        both.merge_into(&delta(3, 1, &Operation::CounterAdd { by: 1 }, &Object::default()));
+        assert_eq!(both.live_types().collect::<Vec<_>>(), [TypeTag::Register, TypeTag::Counter]);
+        assert!(check(&both, &sibling("2")).is_err());
+        for resolution in [Operation::Replace { value: Value::json("2") }, Operation::CounterReset, Operation::Delete] {
+            assert_eq!(check(&both, &resolution), Ok(()));
+        }
+    }
+
+    #[test]
+    fn values_and_siblings_and_depth_have_limits() {
+        let limits = Limits::default();
+        let large = "v".repeat(limits.value_bytes_max + 1);
+        assert!(matches!(check(&Object::default(), &sibling(&large)), Err(Refusal::ValueTooLarge { .. })));
+        assert!(matches!(check(&Object::default(), &element(large.len())), Err(Refusal::ValueTooLarge { .. })));
+        let full = state(&(0..64).map(|n| sibling(&n.to_string())).collect::<Vec<_>>());
+        assert_eq!(check(&full, &sibling("x")), Err(Refusal::TooManySiblings { count: 65, count_max: 64 }));
+        assert_eq!(check(&full, &Operation::Replace { value: Value::json("x") }), Ok(()));
+        let nested = |depth| (0..depth).fold(Operation::Enable, |inner, _| field(inner));
+        assert_eq!(check(&Object::default(), &nested(8)), Ok(()));
+        assert_eq!(check(&Object::default(), &nested(9)), Err(Refusal::TooDeep { depth: 9, depth_max: 8 }));
+    }
+
+    #[test]
+    fn an_object_over_its_limits_takes_what_shrinks_it() {
+        let full = state(&(0..5).map(|n| element((1 << 20) - n)).collect::<Vec<_>>());
+        assert!(matches!(check(&full, &element(1)), Err(Refusal::ObjectTooLarge { .. })));
+        let remove = Operation::SetRemove { element: Element::Text("e".repeat(1 << 20)) };
+        assert_eq!(check(&full, &remove), Ok(()));
+        assert_eq!(check(&full, &Operation::SetClear), Ok(()));
+    }
+
+    #[test]
+    fn sessions_and_gaps_have_limits() {
+        let mut many = Object::default();
+        for session in 10..10 + 4_096 {
+            many.merge_into(&delta(session, 1, &Operation::Enable, &many));
+        }
+        let refused = Err(Refusal::TooManySessions { count: 4_097, count_max: 4_096 });
+        assert_eq!(check(&many, &Operation::Enable), refused);
+        assert_eq!(check(&many, &Operation::Disable), Ok(()));
+        many.merge_into(&delta(10, 2, &Operation::Disable, &many));
+        assert_eq!(check(&many, &Operation::Disable), refused, "there is nothing left to remove");
+
+        let gapped = |n: u64| delta(2, 2 * n, &Operation::Enable, &Object::default());
+        let mut object = Object::default();
+        for n in 1..=64 {
+            assert_eq!(admit(&object, &gapped(n), &Limits::default()), Ok(()));
+            object.merge_into(&gapped(n));
+        }
+        let refused = Err(Refusal::TooManyGaps { count: 65, count_max: 64 });
+        assert_eq!(admit(&object, &gapped(65), &Limits::default()), refused);
+        assert_eq!(admit(&object, &gapped(64), &Limits::default()), Ok(()));
+    }
+}

@@ -23,7 +23,7 @@ pub enum AuthorError {
         /// Whose events.
         actor: Actor,
     },
-    /// It holds content under a dot that is not its new one, or content under its dot at more than one place.
+    /// It holds content under a dot that is not its new one.
     #[error("the delta holds content that is not its own")]
     ForeignContent,
     /// It raises another actor's totals, or its own on more than one counter.
@@ -48,20 +48,16 @@ impl Object {
                 return Err(AuthorError::Unseen { actor });
             }
         }
-        let (mut content_count, mut totals_count, mut foreign_content, mut foreign_totals) = (0, 0, false, false);
-        each_location(&self.body, &mut |live| {
-            content_count += 1;
-            foreign_content |= live != dot;
-        });
+        if self.body.dots().any(|live| live != dot) {
+            return Err(AuthorError::ForeignContent);
+        }
+        let (mut totals_count, mut foreign_totals) = (0, false);
         self.body.each_cell(&mut |actor, cell| {
             if cell.p > 0 || cell.n > 0 {
                 totals_count += 1;
                 foreign_totals |= actor != session;
             }
         });
-        if foreign_content || content_count > 1 {
-            return Err(AuthorError::ForeignContent);
-        }
         if foreign_totals || totals_count > 1 {
             return Err(AuthorError::ForeignTotals);
         }
@@ -84,10 +80,50 @@ fn body_floors_known(current: &Body, delta: &Body) -> bool {
     }) && delta.map.iter().all(|(field, body)| body_floors_known(current.map.get(field).unwrap_or(&absent), body))
 }
 
-/// Calls `visit` once for every place that a live dot stands at.
-fn each_location(body: &Body, visit: &mut dyn FnMut(Dot)) {
-    body.register.dots().chain(body.flag.dots()).chain(body.set.dots()).for_each(&mut *visit);
-    for (_, field) in body.map.iter() {
-        each_location(field, visit);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Element, Mint, Operation, Totals, bind, merge};
+    use crate::time::Hlc;
+
+    const SESSION: Actor = Actor::session(20_000, 1);
+    const OTHER: Actor = Actor::session(20_000, 2);
+
+    fn made(actor: Actor, n: u64, operation: &Operation, seen: &Object) -> Object {
+        let mint = Mint { dot: Dot { actor, n }, prev: n - 1, hlc: Hlc(n), total: Some(Totals { p: 5, n: 0 }) };
+        bind(operation, &mint, seen).unwrap()
+    }
+
+    fn add(element: i64) -> Operation {
+        Operation::SetAdd { element: Element::Int(element) }
+    }
+
+    #[test]
+    fn what_no_presented_context_saw_cannot_be_removed() {
+        let theirs = made(OTHER, 3, &add(1), &Object::default());
+        let removal = made(SESSION, 1, &Operation::SetClear, &theirs);
+        assert_eq!(removal.authored_by(SESSION, theirs.context()), Ok(Dot { actor: SESSION, n: 1 }));
+        assert_eq!(removal.authored_by(SESSION, &Context::default()), Err(AuthorError::Unseen { actor: OTHER }));
+        assert_eq!(theirs.authored_by(SESSION, theirs.context()), Err(AuthorError::NoDot));
+    }
+
+    #[test]
+    fn content_and_totals_must_be_the_session_s_own_new_ones() {
+        let own = made(SESSION, 1, &add(1), &Object::default());
+        let next = made(SESSION, 2, &add(2), &own);
+        let both = merge(&own, &next);
+        assert_eq!(both.authored_by(SESSION, &Context::default()), Err(AuthorError::ForeignContent));
+        let totals = made(OTHER, 1, &Operation::CounterAdd { by: 5 }, &Object::default());
+        let smuggled = merge(&own, &totals);
+        assert_eq!(smuggled.authored_by(SESSION, totals.context()), Err(AuthorError::ForeignTotals));
+    }
+
+    #[test]
+    fn a_floor_above_every_known_total_is_unknown() {
+        let counted = made(OTHER, 1, &Operation::CounterAdd { by: 5 }, &Object::default());
+        let reset = made(SESSION, 1, &Operation::CounterReset, &counted);
+        assert!(reset.authored_by(SESSION, &Context::default()).is_ok());
+        assert!(floors_known(&counted, &reset));
+        assert!(!floors_known(&Object::default(), &reset));
     }
 }

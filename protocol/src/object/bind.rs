@@ -173,3 +173,140 @@ impl Binding<'_> {
         seen.dots().for_each(|dot| self.context.insert(dot));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Conflict, Element, View, merge};
+    use crate::time::WallTime;
+
+    const A: Actor = Actor(1);
+    const B: Actor = Actor(2);
+
+    fn mint(actor: Actor, n: u64, total: Totals) -> Mint {
+        Mint { dot: Dot { actor, n }, prev: n - 1, hlc: Hlc(n), total: Some(total) }
+    }
+
+    /// Two replicas at work: each binds against what it has, `sync` joins them.
+    #[derive(Default)]
+    struct Pair {
+        states: [Object; 2],
+        minted: u64,
+    }
+
+    impl Pair {
+        fn apply(&mut self, at: usize, operation: &Operation) {
+            self.minted += 1;
+            let (actor, state) = ([A, B][at], &mut self.states[at]);
+            let path = operation.counter_path().unwrap_or_default();
+            let total = own_total(state, actor, &path).plus(operation.counter_by().unwrap_or(0)).unwrap();
+            let delta = bind(operation, &mint(actor, self.minted, total), state).unwrap();
+            state.merge_into(&delta);
+        }
+
+        fn sync(&mut self) -> View {
+            let joined = merge(&self.states[0], &self.states[1]);
+            self.states = [joined.clone(), joined.clone()];
+            joined.view(Conflict::Siblings, WallTime(0))
+        }
+    }
+
+    fn add(element: i64) -> Operation {
+        Operation::SetAdd { element: Element::Int(element) }
+    }
+
+    fn field(operation: Operation) -> Operation {
+        Operation::MapUpdate { field: "f".into(), operation: Box::new(operation) }
+    }
+
+    #[test]
+    fn add_wins_over_a_concurrent_remove_and_loses_to_a_later_one() {
+        let mut pair = Pair::default();
+        pair.apply(0, &add(1));
+        pair.sync();
+        pair.apply(0, &Operation::SetClear);
+        pair.apply(1, &add(1));
+        assert_eq!(pair.sync(), View::Set(vec![Element::Int(1)]));
+        pair.apply(0, &Operation::SetRemove { element: Element::Int(1) });
+        assert_eq!(pair.sync(), View::Absent);
+    }
+
+    #[test]
+    fn enable_wins() {
+        let mut pair = Pair::default();
+        pair.apply(0, &Operation::Enable);
+        pair.sync();
+        pair.apply(0, &Operation::Disable);
+        pair.apply(1, &Operation::Enable);
+        assert_eq!(pair.sync(), View::Flag(true));
+    }
+
+    #[test]
+    fn a_reset_removes_the_observed_part_also_inside_a_removed_field() {
+        for (add, reset) in [
+            (Operation::CounterAdd { by: 5 }, Operation::CounterReset),
+            (Operation::CounterAdd { by: 5 }, Operation::Delete),
+            (field(Operation::CounterAdd { by: 5 }), Operation::MapRemove { field: "f".into() }),
+            (field(Operation::CounterAdd { by: 5 }), field(Operation::Delete)),
+        ] {
+            let mut pair = Pair::default();
+            pair.apply(0, &add);
+            pair.sync();
+            pair.apply(0, &reset);
+            pair.apply(1, &add);
+            let left = match pair.sync() {
+                View::Map(fields) => fields["f"].clone(),
+                view @ (View::Absent
+                | View::Register { .. }
+                | View::Flag(_)
+                | View::Set(_)
+                | View::Counter(_)
+                | View::Conflict(_)) => vec![view],
+            };
+            assert_eq!(left, [View::Counter(5)], "{reset:?}");
+        }
+    }
+
+    #[test]
+    fn a_replace_with_nothing_but_a_context_replaces_what_it_saw() {
+        let mut pair = Pair::default();
+        pair.apply(0, &Operation::AddSibling { value: Value::json("1") });
+        let seen = Object::of_context(pair.states[0].context().clone());
+        pair.apply(1, &Operation::AddSibling { value: Value::json("2") });
+        pair.sync();
+        let replace = Operation::Replace { value: Value::json("3") };
+        let delta = bind(&replace, &mint(A, 9, Totals::default()), &seen).unwrap();
+        pair.states[0].merge_into(&delta);
+        let values = vec![Value::json("3"), Value::json("2")];
+        assert_eq!(pair.sync(), View::Register { values });
+    }
+
+    #[test]
+    fn a_blind_put_replaces_lower_values_only() {
+        let mut seen = Object::default();
+        for (n, hlc) in [(1, 5), (2, 20)] {
+            let mint = Mint { hlc: Hlc(hlc), ..mint(A, n, Totals::default()) };
+            seen.merge_into(&bind(&Operation::AddSibling { value: Value::json("0") }, &mint, &seen).unwrap());
+        }
+        let put = Mint { hlc: Hlc(10), ..mint(B, 1, Totals::default()) };
+        let delta = bind(&Operation::Put { value: Value::json("1") }, &put, &seen).unwrap();
+        assert!(delta.context().covers(Dot { actor: A, n: 1 }));
+        assert!(!delta.context().covers(Dot { actor: A, n: 2 }));
+    }
+
+    #[test]
+    fn what_cannot_be_bound_is_refused() {
+        let mut wrong = mint(A, 3, Totals::default());
+        wrong.prev = 3;
+        let refused = bind(&Operation::Enable, &wrong, &Object::default());
+        assert_eq!(refused, Err(BindError::PrevNotBelowDot { prev: 3, dot: 3 }));
+        let totals = Mint { total: None, ..mint(A, 1, Totals::default()) };
+        let refused = bind(&Operation::CounterAdd { by: 1 }, &totals, &Object::default());
+        assert_eq!(refused, Err(BindError::TotalMissing));
+        let nested = |depth| (0..depth).fold(Operation::Enable, |inner, _| field(inner));
+        let deepest = bind(&nested(DEPTH_MAX), &mint(A, 1, Totals::default()), &Object::default()).unwrap();
+        assert_eq!(Object::decode(&deepest.encode()), Ok(deepest));
+        let refused = bind(&nested(DEPTH_MAX + 1), &mint(A, 1, Totals::default()), &Object::default());
+        assert_eq!(refused, Err(BindError::TooDeep));
+    }
+}

@@ -75,10 +75,14 @@ impl Object {
         }
         let actors = ActorTable::read(&mut reader)?;
         let context = Context::read(&mut reader, &actors)?;
-        let mut input = BodyReader { reader, actors, context };
+        let mut input = BodyReader { reader, actors, context, live: Vec::new() };
         let body = input.body(0)?;
-        let BodyReader { reader, actors, context } = input;
+        let BodyReader { reader, actors, context, mut live } = input;
         reader.finish()?;
+        live.sort_unstable();
+        if !live.is_sorted_by(|a, b| a < b) {
+            return Err(DecodeError::NotCanonical { rule: "a dot lives at one place" });
+        }
         let mut used: Vec<Actor> = context.actors().collect();
         body.each_cell(&mut |actor, _| used.push(actor));
         if !actors.iter().eq(ActorTable::new(used.into_iter()).iter()) {
@@ -190,6 +194,8 @@ struct BodyReader<'a> {
     reader: Reader<'a>,
     actors: ActorTable,
     context: Context,
+    /// Every dot read so far.
+    live: Vec<Dot>,
 }
 
 impl BodyReader<'_> {
@@ -330,7 +336,11 @@ impl BodyReader<'_> {
 
     fn dot(&mut self) -> Result<Dot, DecodeError> {
         let dot = Dot { actor: self.actors.read_index(&mut self.reader)?, n: self.reader.uint()? };
-        if dot.n > 0 && self.context.covers(dot) { Ok(dot) } else { Err(DecodeError::Uncovered) }
+        if dot.n == 0 || !self.context.covers(dot) {
+            return Err(DecodeError::Uncovered);
+        }
+        self.live.push(dot);
+        Ok(dot)
     }
 }
 
@@ -342,3 +352,84 @@ const VERSION: u8 = 1;
 const EPOCH: u64 = 0;
 const ASCENDING: DecodeError = DecodeError::NotCanonical { rule: "everything grows, and is there once" };
 const NO_EMPTY: DecodeError = DecodeError::NotCanonical { rule: "empty stores and cells are left out" };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Mint, Operation, Totals, bind};
+
+    /// One of everything: the example of `docs/formats/object.md`.
+    fn example() -> Object {
+        let field = |operation| Operation::MapUpdate { field: "f".into(), operation: Box::new(operation) };
+        let text = Value {
+            content_type: ContentType::new("text/plain").unwrap(),
+            bytes: Bytes::from_static(b"hi"),
+            expires_at: Some(WallTime(300)),
+        };
+        let operations = [
+            (Actor(5), 1, Operation::AddSibling { value: Value::json("1") }),
+            (Actor(9), 7, Operation::AddSibling { value: text }),
+            (Actor(5), 2, Operation::Enable),
+            (Actor(5), 3, Operation::SetAdd { element: Element::Int(-1) }),
+            (Actor(5), 4, Operation::SetAdd { element: Element::Text("x".into()) }),
+            (Actor(5), 5, field(Operation::CounterAdd { by: 6 })),
+        ];
+        let mut object = Object::default();
+        for (actor, n, operation) in operations {
+            let total = Some(Totals { p: 6, n: 0 });
+            let mint = Mint { dot: Dot { actor, n }, prev: n - 1, hlc: Hlc(n), total };
+            object.merge_into(&bind(&operation, &mint, &Object::default()).unwrap());
+        }
+        object
+    }
+
+    #[test]
+    fn the_bytes_are_as_documented() {
+        #[rustfmt::skip]
+        let bytes = [
+            1, 0x93,
+            0x92, 5, 9,
+            0x92, 5, 0x92, 6, 7,
+            0x84,
+            1, 0x92,
+                0x96, 0, 1, 1, 0, 0xc0, 0xc4, 1, b'1',
+                0x96, 1, 7, 7, 0xaa, b't', b'e', b'x', b't', b'/', b'p', b'l', b'a', b'i', b'n',
+                    0xcd, 1, 44, 0xc4, 2, b'h', b'i',
+            2, 0x92, 0, 2,
+            3, 0x82, 0xa1, b'x', 0x92, 0, 4, 0xff, 0x92, 0, 3,
+            5, 0x81, 0xa1, b'f', 0x81, 4, 0x93, 0, 0x90, 0x95, 0, 6, 0, 0, 0,
+        ];
+        assert_eq!(example().encode(), bytes[..]);
+        assert_eq!(Object::decode(&bytes), Ok(example()));
+        assert_eq!(Object::default().encode(), [1, 0x93, 0x90, 0x90, 0x80][..]);
+    }
+
+    #[test]
+    fn what_is_not_canonical_is_named() {
+        let refused = |bytes: &[u8]| Object::decode(bytes).unwrap_err();
+        assert_eq!(refused(&[2, 0x93, 0x90, 0x90, 0x80]), DecodeError::Version { found: 2 });
+        assert_eq!(refused(&[1, 0x93, 0x90, 0x90, 0x80, 0]), DecodeError::Trailing { bytes: 1 });
+        assert_eq!(refused(&[1, 0x93, 0x90, 0x90]), DecodeError::Truncated);
+        assert_eq!(refused(&[1, 0x93, 0x91, 5, 0x91, 1, 0x81, 2, 0x90]), NO_EMPTY);
+        assert_eq!(refused(&[1, 0x93, 0x91, 5, 0x91, 1, 0x81, 2, 0x92, 0, 2]), DecodeError::Uncovered);
+        assert_eq!(refused(&[1, 0x93, 0x91, 5, 0x91, 2, 0x81, 2, 0x94, 0, 2, 0, 1]), ASCENDING);
+        let twice = [1, 0x93, 0x91, 5, 0x91, 1, 0x82, 2, 0x92, 0, 1, 3, 0x81, 7, 0x92, 0, 1];
+        assert_eq!(refused(&twice), DecodeError::NotCanonical { rule: "a dot lives at one place" });
+        let newer = [1, 0x93, 0x91, 5, 0x91, 1, 0x81, 4, 0x93, 1, 0x90, 0x90];
+        assert_eq!(refused(&newer), DecodeError::Kind { expected: "[epoch 0, empty base, cells]" });
+        let mut deep = vec![1, 0x93, 0x90, 0x90];
+        for _ in 0..=DEPTH_MAX {
+            deep.extend([0x81, 5, 0x81, 0xa0]);
+        }
+        deep.push(0x80);
+        assert_eq!(refused(&deep), DecodeError::TooDeep { depth_max: DEPTH_MAX });
+    }
+
+    #[test]
+    fn a_value_decoded_from_a_frame_is_a_slice_of_it() {
+        let frame = example().encode();
+        let object = Object::decode_shared(&frame).unwrap();
+        let (_, entry) = object.body.register.iter().next().unwrap();
+        assert!(frame.as_ptr_range().contains(&entry.value.bytes.as_ptr()));
+    }
+}

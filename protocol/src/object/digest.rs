@@ -52,3 +52,25 @@ impl Object {
         Digest::of_encoded(key, place, &self.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::KeyspaceId;
+
+    #[test]
+    fn a_digest_tells_places_apart_and_keys() {
+        let place = |collection: &'static str, key: &'static str| Place {
+            keyspace: KeyspaceId(1),
+            collection: collection.into(),
+            key: key.into(),
+        };
+        let (key, object) = (DigestKey([1; 32]), Object::default());
+        assert_eq!(
+            object.digest(&key, &place("ab", "c")),
+            Digest::of_encoded(&key, &place("ab", "c"), &object.encode())
+        );
+        assert_ne!(object.digest(&key, &place("ab", "c")), object.digest(&key, &place("a", "bc")));
+        assert_ne!(object.digest(&key, &place("ab", "c")), object.digest(&DigestKey([2; 32]), &place("ab", "c")));
+    }
+}

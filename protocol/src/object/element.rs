@@ -29,10 +29,6 @@ impl Element {
 }
 
 impl Key for Element {
-    fn least() -> Self {
-        Self::Text(String::new())
-    }
-
     fn weight(&self) -> usize {
         KEY_WEIGHT + self.bytes_count()
     }

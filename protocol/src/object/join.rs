@@ -56,7 +56,7 @@ pub(crate) trait DotStore: Default {
     fn is_empty(&self) -> bool;
     /// Whether `dot` is live in it.
     fn contains(&self, dot: Dot) -> bool;
-    /// Every live dot, in no particular order; one that was reused stands here as often as it lives.
+    /// Every live dot, in no particular order.
     fn dots(&self) -> impl Iterator<Item = Dot>;
     /// Joins `other` in.
     fn merge(&mut self, other: &Self, join: &mut Join<'_>, covered: &[Dot]);

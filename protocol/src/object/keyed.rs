@@ -2,27 +2,20 @@
 //!
 //! Shape: a delta that removes names only dots; the index leads from them to the keys they live under, so a merge visits
 //! only what changes. Price: each live dot's key is held twice.
-//! Invariant: the index holds exactly the pairs (live dot, its key); no key has an empty store. A dot lives under one key
-//! unless a session reused it, which the index allows for.
+//! Invariant: the index leads every live dot to its key, and holds no other; no key has an empty store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::causality::Dot;
 use crate::object::join::{DotStore, Join};
 
 /// What can be a key.
 pub(crate) trait Key: Clone + Ord {
-    /// The least key of all.
-    fn least() -> Self;
     /// About how many bytes it takes.
     fn weight(&self) -> usize;
 }
 
 impl Key for String {
-    fn least() -> Self {
-        Self::new()
-    }
-
     fn weight(&self) -> usize {
         KEY_WEIGHT + self.len()
     }
@@ -32,7 +25,7 @@ impl Key for String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Keyed<K, V> {
     stores: BTreeMap<K, V>,
-    index: BTreeSet<(Dot, K)>,
+    index: BTreeMap<Dot, K>,
 }
 
 impl<K: Key, V: DotStore> Keyed<K, V> {
@@ -62,7 +55,7 @@ impl<K: Key, V: DotStore> Keyed<K, V> {
 
     /// The live dots from `first` to `last`.
     pub(crate) fn between(&self, first: Dot, last: Dot) -> impl Iterator<Item = Dot> {
-        self.index.range((first, K::least())..).map(|(dot, _)| *dot).take_while(move |dot| *dot <= last)
+        self.index.range(first..=last).map(|(dot, _)| *dot)
     }
 
     /// Applies `change` to every store, then drops the empty ones. `change` may only remove.
@@ -77,14 +70,14 @@ impl<K: Key, V: DotStore> Keyed<K, V> {
             }
             kept
         });
-        self.index.retain(|(dot, key)| self.stores.get(key).is_some_and(|store| store.contains(*dot)));
+        self.index.retain(|dot, key| self.stores.get(key).is_some_and(|store| store.contains(*dot)));
     }
 
     /// The keys that a merge can change, each with those of its dots that the other side covers.
     fn touched(&self, other: &Self, covered: &[Dot]) -> BTreeMap<K, Vec<Dot>> {
         let mut touched: BTreeMap<K, Vec<Dot>> = other.stores.keys().map(|key| (key.clone(), Vec::new())).collect();
         for dot in covered {
-            for (dot, key) in self.index.range((*dot, K::least())..).take_while(|(live, _)| live == dot) {
+            if let Some(key) = self.index.get(dot) {
                 match touched.get_mut(key) {
                     Some(dots) => dots.push(*dot),
                     None => {
@@ -99,7 +92,7 @@ impl<K: Key, V: DotStore> Keyed<K, V> {
 
 impl<K, V> Default for Keyed<K, V> {
     fn default() -> Self {
-        Self { stores: BTreeMap::new(), index: BTreeSet::new() }
+        Self { stores: BTreeMap::new(), index: BTreeMap::new() }
     }
 }
 
@@ -109,11 +102,11 @@ impl<K: Key, V: DotStore> DotStore for Keyed<K, V> {
     }
 
     fn contains(&self, dot: Dot) -> bool {
-        self.between(dot, dot).next().is_some()
+        self.index.contains_key(&dot)
     }
 
     fn dots(&self) -> impl Iterator<Item = Dot> {
-        self.index.iter().map(|(dot, _)| *dot)
+        self.index.keys().copied()
     }
 
     fn merge(&mut self, other: &Self, join: &mut Join<'_>, covered: &[Dot]) {
@@ -131,9 +124,9 @@ impl<K: Key, V: DotStore> DotStore for Keyed<K, V> {
             let mut refresh = |dot| {
                 join.visit();
                 if mine.contains(dot) {
-                    index.insert((dot, key.clone()));
+                    index.insert(dot, key.clone());
                 } else {
-                    index.remove(&(dot, key.clone()));
+                    index.remove(&dot);
                 }
             };
             covered.iter().copied().for_each(&mut refresh);

@@ -89,3 +89,53 @@ fn values(body: &Body, conflict: Conflict, wall: WallTime) -> Vec<Value> {
     }
     values
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::causality::Dot;
+    use crate::id::Actor;
+    use crate::object::{Mint, Operation, bind};
+    use crate::time::Hlc;
+
+    fn write(actor: u64, hlc: u64, text: &'static str, end: Option<u64>) -> Object {
+        let value = Value { expires_at: end.map(WallTime), ..Value::json(text) };
+        let mint = Mint { dot: Dot { actor: Actor(actor), n: 1 }, prev: 0, hlc: Hlc(hlc), total: None };
+        bind(&Operation::AddSibling { value }, &mint, &Object::default()).unwrap()
+    }
+
+    fn joined(objects: &[Object]) -> Object {
+        let mut all = Object::default();
+        for object in objects {
+            all.merge_into(object);
+        }
+        all
+    }
+
+    fn shown(object: &Object, conflict: Conflict, wall: u64) -> Vec<Bytes> {
+        let View::Register { values } = object.view(conflict, WallTime(wall)) else { return Vec::new() };
+        values.into_iter().map(|value| value.bytes).collect()
+    }
+
+    #[test]
+    fn equal_siblings_are_shown_once_and_the_greatest_hlc_wins() {
+        let object = joined(&[write(1, 9, "a", None), write(2, 9, "b", None), write(3, 1, "a", None)]);
+        assert_eq!(shown(&object, Conflict::Siblings, 0), ["a", "b"]);
+        assert_eq!(shown(&object, Conflict::Lww, 0), ["b"], "the dot decides between equal hlcs");
+        assert_eq!(object.hlc_max(), Hlc(9));
+    }
+
+    #[test]
+    fn an_expired_value_is_hidden_and_under_lww_hides_what_it_replaced() {
+        let object = joined(&[write(1, 1, "old", None), write(2, 2, "new", Some(100))]);
+        assert_eq!(shown(&object, Conflict::Lww, 99), ["new"]);
+        assert_eq!(shown(&object, Conflict::Lww, 100), [""; 0]);
+        assert_eq!(shown(&object, Conflict::Siblings, 100), ["old"]);
+        let mut pruned = object.clone();
+        pruned.prune_lww();
+        assert_eq!(shown(&pruned, Conflict::Siblings, 99), ["new"]);
+        assert_eq!(pruned.context(), object.context());
+    }
+}

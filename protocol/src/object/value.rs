@@ -158,3 +158,16 @@ pub(crate) const CONTENT_TYPE_BYTES_MAX: usize = 127;
 const JSON: &str = "application/json";
 const BYTES: &str = "application/octet-stream";
 const MESSAGE_PACK: &str = "application/msgpack";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_type_has_one_form() {
+        assert_eq!(ContentType::new("application/json"), Ok(ContentType::Json));
+        assert_eq!(ContentType::new("text/csv").map(String::from), Ok("text/csv".to_owned()));
+        assert_eq!(ContentType::new(""), Err(ValueError::ContentType { bytes: 0 }));
+        assert_eq!(ContentType::new(&"x".repeat(128)), Err(ValueError::ContentType { bytes: 128 }));
+    }
+}

@@ -1,0 +1,254 @@
+//! Golden traces of the coordinator: what it asks, of whom, and what it answers, as text to be read in a diff.
+
+use shoal_protocol::address::{KeyspaceName, Place};
+use shoal_protocol::causality::{ContextKey, Dot};
+use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
+use shoal_protocol::id::{Class, RefillCount};
+use shoal_protocol::layout::{Intent, Layout, NodeRole};
+use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
+use shoal_protocol::peer::{Applied, Refusal};
+use shoal_protocol::time::{Hlc, WallTime};
+
+use super::*;
+
+/// A coordinator on node 1 of three, and what it said.
+struct Scene {
+    coordinator: Coordinator<u8>,
+    ring: Ring,
+    alive: BTreeSet<NodeId>,
+    keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
+    keys: ContextKeys,
+    digest_key: DigestKey,
+    now: Now,
+    asks: Vec<(RequestId, NodeId)>,
+    trace: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let nodes = (1..=3).map(|n| (NodeId(n), NodeRole::active("z"))).collect();
+        let incarnations = (1..=3).map(|n| (NodeId(n), Actor::incarnation(n))).collect();
+        let spec = KeyspaceSpec {
+            class: CLASS,
+            layout: KeyspaceLayout::Collection,
+            conflict: Conflict::Siblings,
+            quorum: QuorumMode::Strict,
+            ttl_s: None,
+        };
+        let info = KeyspaceInfo { id: KeyspaceId(7), name: KeyspaceName::new("app").unwrap(), spec };
+        Self {
+            coordinator: Coordinator::new(0),
+            ring: Ring::new(Layout::new(Intent { nodes }, incarnations)),
+            alive: (1..=3).map(NodeId).collect(),
+            keyspaces: BTreeMap::from([(info.id, info)]),
+            keys: ContextKeys(vec![ContextKey { id: 1, key: [1; 32] }]),
+            digest_key: DigestKey([2; 32]),
+            now: Now { instant: Instant(0), wall: WallTime(1_000_000) },
+            asks: Vec::new(),
+            trace: String::new(),
+        }
+    }
+
+    fn run(&mut self, act: impl FnOnce(&mut Coordinator<u8>, Surroundings<'_>, &mut Vec<Effect<u8>>)) {
+        let around = Surroundings {
+            now: self.now,
+            me: NodeId(1),
+            ring: &self.ring,
+            alive: &self.alive,
+            keyspaces: &self.keyspaces,
+            context_keys: &self.keys,
+            digest_key: &self.digest_key,
+        };
+        let mut out = Vec::new();
+        act(&mut self.coordinator, around, &mut out);
+        for effect in out {
+            self.trace.push_str(&match effect {
+                Effect::Ask { to, ask, request, .. } => {
+                    self.asks.push((ask, to));
+                    format!("ask {} {}\n", to.0, word(&request))
+                }
+                Effect::Answer { to, result } => format!("answer {to} {}\n", verdict(&result)),
+                Effect::Exchange { with } => format!("exchange {}\n", with.0),
+            });
+        }
+    }
+
+    fn start(&mut self, request: ClientRequest) {
+        let deadline = self.now.instant + Duration::from_secs(1);
+        self.run(|c, around, out| c.start(around, 9, Call { session: SESSION, deadline, request }, out));
+    }
+
+    /// The newest question to `node` is answered.
+    fn answer(&mut self, node: u64, response: PeerResponse) {
+        let ask = self.asks.iter().rev().find(|(_, to)| to.0 == node).expect("it was asked").0;
+        self.trace.push_str(&format!("  {node} says {}\n", said(&response)));
+        self.run(|c, around, out| c.answered(around, ask, response, out));
+    }
+
+    fn down(&mut self, node: u64) {
+        self.alive.remove(&NodeId(node));
+        self.trace.push_str(&format!("  {node} is down\n"));
+        self.run(|c, around, out| c.peer_down(around, NodeId(node), out));
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now.instant = self.now.instant + Duration::from_millis(ms);
+        self.trace.push_str(&format!("  {ms} ms later\n"));
+        self.run(|c, around, out| c.tick(around, out));
+    }
+
+    fn state(&self, object: &Object) -> PeerResponse {
+        PeerResponse::State { object: object.encode(), digest: object.digest(&self.digest_key, &place()) }
+    }
+}
+
+fn word(request: &PeerRequest) -> String {
+    match request {
+        PeerRequest::Apply { cause, .. } => format!("apply ({cause:?})"),
+        PeerRequest::Get { have, .. } => if have.is_some() { "get, have" } else { "get" }.into(),
+        PeerRequest::Scan(scan) => format!("scan up to {}", scan.rows_max),
+        PeerRequest::Admit { .. } => "admit".into(),
+        PeerRequest::Mint { .. } => "mint".into(),
+        PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
+    }
+}
+
+fn said(response: &PeerResponse) -> String {
+    match response {
+        PeerResponse::Refused(refusal) => format!("refused: {refusal}"),
+        PeerResponse::Applied(_) => "applied".into(),
+        PeerResponse::Admitted => "admitted".into(),
+        PeerResponse::Minted { .. } => "minted".into(),
+        PeerResponse::Same => "same".into(),
+        PeerResponse::State { object, .. } if Object::decode(object).unwrap().is_vacant() => "nothing".into(),
+        PeerResponse::State { .. } => "an object".into(),
+        PeerResponse::Rows { rows, finished } => format!("{} rows{}", rows.len(), if *finished { ", all" } else { "" }),
+        PeerResponse::System { .. } => "system".into(),
+    }
+}
+
+fn verdict(result: &Result<ClientResponse, RequestError>) -> String {
+    match result {
+        Ok(ClientResponse::Got(got)) => format!("got from {}{}", got.replies, if got.weak { ", weak" } else { "" }),
+        Ok(ClientResponse::Written(w)) => format!("written with {}{}", w.acks, if w.weak { ", weak" } else { "" }),
+        Ok(ClientResponse::Page(page)) => format!("{} rows, complete {}", page.rows.len(), page.complete),
+        Ok(other) => format!("{other:?}"),
+        Err(error) => format!("{}: {error}", error.code()),
+    }
+}
+
+fn place() -> Place {
+    Place { keyspace: KeyspaceId(7), collection: "c".into(), key: "k".into() }
+}
+
+fn put(n: u64) -> Object {
+    let mint = Mint { dot: Dot { actor: SESSION, n }, prev: n - 1, hlc: Hlc(1), total: None };
+    bind(&Operation::AddSibling { value: Value::json("1") }, &mint, &Object::default()).unwrap()
+}
+
+fn write(w: Option<u8>) -> ClientRequest {
+    ClientRequest::Write(client::Write { place: place(), delta: put(1).encode(), contexts: Vec::new(), w })
+}
+
+fn get(r: Option<u8>) -> ClientRequest {
+    ClientRequest::Get(Get { place: place(), r, min_ctx: None })
+}
+
+fn applied() -> PeerResponse {
+    PeerResponse::Applied(Applied {
+        incarnation: Actor::incarnation(1),
+        refill: RefillCount::default(),
+        known: Vec::new(),
+    })
+}
+
+const CLASS: Class = Class { n: 3, r: 0, w: 0 };
+const SESSION: Actor = Actor::session(20_000, 1);
+
+#[test]
+fn a_write_passes_one_door_and_answers_with_w_acks() {
+    let mut scene = Scene::new();
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(3, applied());
+    scene.answer(1, applied());
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_refusal_is_a_verdict_only_while_no_replica_can_have_accepted() {
+    let mut scene = Scene::new();
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Refused(Refusal::Request(RequestError::ForgedContext)));
+    scene.start(write(None));
+    scene.down(1);
+    scene.answer(2, PeerResponse::Refused(Refusal::Request(RequestError::ForgedContext)));
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_lost_ack_makes_the_outcome_unknown_at_the_deadline() {
+    let mut scene = Scene::new();
+    scene.start(write(Some(3)));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied());
+    scene.wait(1_000);
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_mint_is_never_tried_at_a_second_replica() {
+    let mut scene = Scene::new();
+    let operation = Operation::CounterAdd { by: 1 };
+    scene.start(ClientRequest::Operate(client::Operate { place: place(), operation, context: None, w: None }));
+    scene.down(1);
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_stale_replica_is_repaired_after_the_answer() {
+    let mut scene = Scene::new();
+    scene.start(get(None));
+    let fresh = scene.state(&put(1));
+    scene.answer(1, fresh);
+    let nothing = scene.state(&Object::default());
+    scene.answer(2, nothing);
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_slow_replica_is_hedged_and_its_late_answer_is_repaired_too() {
+    let mut scene = Scene::new();
+    scene.start(get(None));
+    let fresh = scene.state(&put(1));
+    scene.answer(1, fresh);
+    scene.wait(50);
+    scene.answer(3, PeerResponse::Same);
+    let nothing = scene.state(&Object::default());
+    scene.answer(2, nothing);
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn what_cannot_reach_its_quorum_is_refused_before_anything_is_sent() {
+    let mut scene = Scene::new();
+    scene.down(2);
+    scene.down(3);
+    scene.start(write(None));
+    scene.start(get(None));
+    scene.start(get(Some(1)));
+    scene.start(get(Some(4)));
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_batch_answers_once_with_every_verdict() {
+    let mut scene = Scene::new();
+    scene.start(ClientRequest::Batch(vec![get(Some(1)), get(Some(4))]));
+    let nothing = scene.state(&Object::default());
+    scene.answer(1, nothing);
+    assert_eq!(scene.trace.matches("answer 9").count(), 1);
+    assert!(scene.trace.contains("TooFewNodes { asked: 4, nodes: 3 }"));
+    assert_eq!(scene.coordinator.in_flight(), 0);
+}
