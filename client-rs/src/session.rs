@@ -60,6 +60,21 @@ pub struct Observed {
     pub contexts: Vec<EncodedContext>,
 }
 
+/// An operation that is to be bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent<'a> {
+    /// Which object.
+    pub place: &'a Place,
+    /// The settings of its keyspace.
+    pub spec: &'a KeyspaceSpec,
+    /// What to do.
+    pub operation: &'a Operation,
+    /// What it has observed.
+    pub observed: &'a Observed,
+    /// Acks to wait for; `None` = the keyspace's.
+    pub w: Option<u8>,
+}
+
 /// An operation whose bytes are fixed: sending it again, anywhere, any number of times, counts once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundOperation {
@@ -156,18 +171,12 @@ impl Session {
         self.hlc = self.hlc.max(hlc);
     }
 
-    /// Fixes `operation`. Register values that name no expiry take the keyspace's.
+    /// Fixes an operation. Register values that name no expiry take the keyspace's.
     ///
     /// # Errors
     /// See `BindError`; nothing was minted.
-    pub fn bind(
-        &mut self,
-        now: Now,
-        place: &Place,
-        spec: &KeyspaceSpec,
-        operation: &Operation,
-        observed: &Observed,
-    ) -> Result<BoundOperation, BindError> {
+    pub fn bind(&mut self, now: Now, intent: &Intent<'_>) -> Result<BoundOperation, BindError> {
+        let Intent { place, spec, operation, observed, w } = *intent;
         if self.is_over(now.wall) {
             return Err(BindError::SessionOver);
         }
@@ -196,7 +205,7 @@ impl Session {
         }
         self.open.insert(dot.n, Open { place: place.clone(), prev, counting, added });
         let contexts = observed.contexts.clone();
-        Ok(BoundOperation { grant: self.grant, place: place.clone(), dot, delta: delta.encode(), contexts, w: None })
+        Ok(BoundOperation { grant: self.grant, place: place.clone(), dot, delta: delta.encode(), contexts, w })
     }
 
     /// Closes a bound operation, and says what may be reported: what was closed as anything but refused before is never

@@ -3,8 +3,12 @@
 //! See `ARCHITECTURE.md` for the map. Data flows one way: host -> node -> coordinator -> replica -> storage.
 
 pub mod coordinator;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod node;
 pub mod replica;
 pub mod ring;
 pub mod storage;
 pub mod system;
+#[cfg(feature = "testing")]
+pub mod testing;

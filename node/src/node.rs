@@ -293,9 +293,9 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         match effect {
-            coordinator::Effect::Ask { to, ask, request, .. } if to == self.config.node => {
+            coordinator::Effect::Ask { to, ask, deadline, request } if to == self.config.node => {
                 let mut effects = Vec::new();
-                self.serve(now, Asker::Coordinator(ask), request, &mut effects);
+                self.serve(now, Asker::Coordinator(ask), (deadline, request), &mut effects);
                 work.extend(effects.into_iter().map(Work::Replica));
             }
             coordinator::Effect::Ask { to, ask, deadline, request } => {

@@ -19,7 +19,7 @@ use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Lsn, Partition, RefillCount};
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
 use shoal_protocol::peer::{Applied, PeerRequest, PeerResponse, PeerScan, Refusal};
-use shoal_protocol::time::{Hlc, Now};
+use shoal_protocol::time::{Hlc, Instant, Now};
 
 use self::minting::MintRequest;
 use self::waiting::{Parked, Unsynced};
@@ -54,6 +54,8 @@ pub enum ReplicaEffect<T> {
 pub struct Question<T> {
     /// The asker's name for it.
     pub from: T,
+    /// When the asker stops waiting: what is not begun by then is dropped.
+    pub deadline: Instant,
     /// The partition of its place, which this node holds.
     pub partition: Partition,
     /// What is asked.
@@ -77,6 +79,7 @@ pub struct Replica<T> {
 #[derive(Debug)]
 pub(crate) struct Work<T> {
     pub(crate) from: T,
+    pub(crate) deadline: Instant,
     pub(crate) kind: WorkKind,
 }
 
@@ -121,7 +124,7 @@ impl<T: Clone> Replica<T> {
 
     /// Takes one request.
     pub fn ask(&mut self, now: Now, question: Question<T>, out: &mut Vec<ReplicaEffect<T>>) {
-        let Question { from, partition, request } = question;
+        let Question { from, deadline, partition, request } = question;
         if !self.store.is_serving() {
             out.push(refuse(from, Refusal::Storage));
             return;
@@ -136,7 +139,12 @@ impl<T: Clone> Replica<T> {
                 self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
             }
             PeerRequest::Get { place, have } => {
-                self.work(now, &RowKey::new(partition, &place), Work { from, kind: WorkKind::Get { have } }, out);
+                self.work(
+                    now,
+                    &RowKey::new(partition, &place),
+                    Work { from, deadline, kind: WorkKind::Get { have } },
+                    out,
+                );
             }
             PeerRequest::Admit { place, delta: bytes } => {
                 let Ok(delta) = Object::decode_shared(&bytes) else {
@@ -144,11 +152,11 @@ impl<T: Clone> Replica<T> {
                     return;
                 };
                 let kind = WorkKind::Admit { delta: Box::new(delta), bytes };
-                self.work(now, &RowKey::new(partition, &place), Work { from, kind }, out);
+                self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
             }
             PeerRequest::Mint { place, operation, expires_at, observed } => {
                 let kind = WorkKind::Mint(Box::new(MintRequest::new(operation, expires_at, observed)));
-                self.work(now, &RowKey::new(partition, &place), Work { from, kind }, out);
+                self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
             }
             PeerRequest::Scan(scan) => self.scan(from, &scan, out),
             PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
@@ -213,6 +221,9 @@ impl<T: Clone> Replica<T> {
 
     /// Does `work` if the visible object is at hand, else parks it behind the load, in order.
     fn work(&mut self, now: Now, key: &RowKey, work: Work<T>, out: &mut Vec<ReplicaEffect<T>>) {
+        if work.deadline < now.instant {
+            return;
+        }
         let mut effects = Vec::new();
         match self.store.visible(key, &mut effects) {
             Visible::Loading => self.parked.push(key, work),
@@ -227,7 +238,7 @@ impl<T: Clone> Replica<T> {
                     Ok(()) => self.admit(key, work.from, (&delta, bytes), out),
                     Err(refusal) => out.push(refuse(work.from, refusal)),
                 },
-                WorkKind::Mint(request) => self.mint(now, key, (work.from, request), out),
+                WorkKind::Mint(request) => self.mint(now, key, (work.from, work.deadline, request), out),
             },
         }
         out.extend(effects.into_iter().map(ReplicaEffect::Store));

@@ -353,13 +353,14 @@ impl System {
                 peer.asked = None;
                 self.learn(from, &bytes, out);
             }
+            // A late one may belong to an earlier question, so it proves nothing: it only saves sending the state, and not
+            // while a change waits for acks or before the peer's state was read.
             SystemAnswer::Same => {
-                if let Some(asked) = peer.asked.take() {
+                if let Some(asked) = peer.asked.take()
+                    && peer.has_answered
+                    && self.changes.is_idle()
+                {
                     peer.known = Some(asked.about);
-                    if asked.about == self.copies.fingerprint {
-                        peer.has_answered = true;
-                        self.changes.stored(from, peer.incarnation, &self.copies.durable);
-                    }
                 }
             }
         }

@@ -74,9 +74,11 @@ impl File<'_> {
         Finding { path: self.path.into(), line, rule: rule.into() }
     }
 
-    /// Whether `line` is test code: in a test crate or folder, or among the unit tests.
+    /// Whether `line` is test code: in a test crate, folder or file, or among the unit tests.
     fn is_test(&self, line: usize) -> bool {
-        self.path.starts_with("tests/") || self.path.contains("/tests/") || line >= self.tests_line
+        let whole =
+            self.path.starts_with("tests/") || self.path.contains("/tests/") || self.path.ends_with("/tests.rs");
+        whole || line >= self.tests_line
     }
 }
 

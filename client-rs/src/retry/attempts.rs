@@ -101,6 +101,12 @@ impl Attempts {
         }
     }
 
+    /// The same, for a request whose earlier attempts already ended in an unknown outcome.
+    #[must_use]
+    pub fn again(self) -> Self {
+        Self { may_have_happened: true, ..self }
+    }
+
     /// What to do now.
     pub fn step(&mut self, now: Instant, budget: &mut RetryBudget) -> Step {
         if now >= self.deadline || (self.running == 0 && self.is_settled()) {

@@ -39,7 +39,16 @@ fn put(text: &'static str) -> Operation {
 }
 
 fn blind(session: &mut Session, place: &Place, operation: &Operation) -> Result<BoundOperation, BindError> {
-    session.bind(now(), place, &SPEC, operation, &Observed::default())
+    bind_on(session, place, operation, &Observed::default())
+}
+
+fn bind_on(
+    session: &mut Session,
+    place: &Place,
+    operation: &Operation,
+    observed: &Observed,
+) -> Result<BoundOperation, BindError> {
+    session.bind(now(), &Intent { place, spec: &SPEC, operation, observed, w: None })
 }
 
 fn delta(bound: &BoundOperation) -> Object {
@@ -49,10 +58,9 @@ fn delta(bound: &BoundOperation) -> Object {
 /// What the counter of this object shows, beside whatever else is there.
 fn count(object: &Object) -> i64 {
     let counter = |view: &View| if let View::Counter(n) = view { Some(*n) } else { None };
-    match object.view(Conflict::Siblings, now().wall) {
-        View::Conflict(views) => views.iter().find_map(counter).unwrap_or(0),
-        view => counter(&view).unwrap_or(0),
-    }
+    let view = object.view(Conflict::Siblings, now().wall);
+    let shown = if let View::Conflict(views) = &view { views.iter().find_map(counter) } else { counter(&view) };
+    shown.unwrap_or(0)
 }
 
 #[test]
@@ -113,7 +121,7 @@ fn an_hlc_is_above_everything_read_and_answered() {
     let read = blind(&mut other, &place(1), &put("1")).unwrap();
     let observed = Observed { object: delta(&read), contexts: vec![] };
     let replace = Operation::Replace { value: Value::json("2") };
-    let bound = session.bind(now(), &place(1), &SPEC, &replace, &observed).unwrap();
+    let bound = bind_on(&mut session, &place(1), &replace, &observed).unwrap();
     assert!(delta(&bound).hlc_max() > delta(&read).hlc_max() && delta(&read).hlc_max() > far);
 }
 
@@ -125,7 +133,9 @@ fn a_keyspaces_expiry_is_fixed_when_bound_and_a_values_own_wins() {
     for (value, expected) in [(Value::json("1"), WallTime(5 * DAY_MS + 60_000)), (own, WallTime(7))] {
         let operation = Box::new(Operation::AddSibling { value: value.clone() });
         let nested = Operation::MapUpdate { field: "f".into(), operation };
-        let bound = session.bind(now(), &place(1), &spec, &nested, &Observed::default()).unwrap();
+        let (place, observed) = (place(1), Observed::default());
+        let intent = Intent { place: &place, spec: &spec, operation: &nested, observed: &observed, w: None };
+        let bound = session.bind(now(), &intent).unwrap();
         let View::Map(fields) = delta(&bound).view(Conflict::Siblings, WallTime(0)) else { panic!("no map") };
         let expired = Value { expires_at: Some(expected), ..value };
         assert_eq!(fields["f"], [View::Register { values: vec![expired] }]);
@@ -137,7 +147,9 @@ fn a_session_ends_with_its_last_day() {
     let mut session = session();
     let late = Now { wall: WallTime(11 * DAY_MS), ..now() };
     assert!(!session.is_over(WallTime(11 * DAY_MS - 1)));
-    assert_eq!(session.bind(late, &place(1), &SPEC, &add(1), &Observed::default()), Err(BindError::SessionOver));
+    let (place, observed, operation) = (place(1), Observed::default(), add(1));
+    let intent = Intent { place: &place, spec: &SPEC, operation: &operation, observed: &observed, w: None };
+    assert_eq!(session.bind(late, &intent), Err(BindError::SessionOver));
 }
 
 #[test]
@@ -227,7 +239,7 @@ impl World {
         };
         let open = |o: &Known| o.key == key && o.operation.binds_counters() && o.verdict.is_none();
         let must_wait = operation.binds_counters() && self.operations.iter().any(open);
-        let bound = session.bind(now(), &place(key), &SPEC, &operation, &Observed { object, contexts: vec![] });
+        let bound = bind_on(session, &place(key), &operation, &Observed { object, contexts: vec![] });
         match bound {
             Err(error) => assert!(must_wait && error == BindError::EarlierOpen, "{error}"),
             Ok(bound) => {
@@ -261,8 +273,7 @@ impl World {
     }
 
     fn nth(&self, n: prop::sample::Index, verdict: Option<Verdict>) -> Option<usize> {
-        let found: Vec<usize> =
-            (0..self.operations.len()).filter(|i| self.operations[*i].verdict == verdict).collect();
+        let found: Vec<usize> = (0..self.operations.len()).filter(|i| self.operations[*i].verdict == verdict).collect();
         (!found.is_empty()).then(|| found[n.index(found.len())])
     }
 

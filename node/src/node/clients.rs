@@ -10,7 +10,7 @@ use shoal_protocol::client::{
     ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, SessionGrant, Welcome,
 };
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::Actor;
+use shoal_protocol::id::{Actor, KeyspaceId};
 use shoal_protocol::time::{Now, WallTime};
 
 use super::{ClientTag, Effect, Node};
@@ -96,10 +96,18 @@ impl Node {
         if self.ring.is_none() {
             return Some(self.not_serving());
         }
+        if let Some(id) = keyspaces(request).into_iter().find(|id| !self.knows(*id)) {
+            return Some(RequestError::NotServing { reason: format!("keyspace {id} is not known here yet") });
+        }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
         let full = self.coordinator.in_flight() >= self.config.limits.requests_max
             || (writes && self.replica.store().pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+    }
+
+    /// Whether this node knows what became of a keyspace; one created a moment ago may not have reached it.
+    fn knows(&self, id: KeyspaceId) -> bool {
+        self.system.keyspace_by_id(id).is_some() || self.system.state().is_dropped(id)
     }
 
     pub(super) fn not_serving(&self) -> RequestError {
@@ -109,6 +117,24 @@ impl Node {
 
 pub(super) fn answer(tag: ClientTag, result: Result<ClientResponse, RequestError>, out: &mut Vec<Effect>) {
     out.push(Effect::AnswerClient { connection: tag.connection, request: tag.request, result });
+}
+
+/// The keyspaces that a request names by id.
+fn keyspaces(request: &ClientRequest) -> Vec<KeyspaceId> {
+    match request {
+        ClientRequest::Get(get) => vec![get.place.keyspace],
+        ClientRequest::Write(write) => vec![write.place.keyspace],
+        ClientRequest::Operate(operate) => vec![operate.place.keyspace],
+        ClientRequest::Scan(scan) => vec![scan.keyspace],
+        ClientRequest::Batch(items) => items.iter().flat_map(keyspaces).collect(),
+        ClientRequest::CreateKeyspace { .. }
+        | ClientRequest::ShowKeyspace { .. }
+        | ClientRequest::ListKeyspaces
+        | ClientRequest::SetKeyspace { .. }
+        | ClientRequest::DropKeyspace { .. }
+        | ClientRequest::Routes { .. }
+        | ClientRequest::Status => Vec::new(),
+    }
 }
 
 /// The proof that this cluster granted a session. Principals come with access control; until then it binds the actor.

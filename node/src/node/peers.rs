@@ -3,11 +3,13 @@
 //! Invariant: a data request is served only under a view equal to the sender's; otherwise it is refused with
 //! `UnknownView` and both sides exchange system state (DESIGN §5, Views).
 
+use std::time::Duration;
+
 use shoal_protocol::client::PROTOCOL_VERSIONS;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{NodeId, Partition, RequestId};
 use shoal_protocol::peer::{PeerCall, PeerHello, PeerMember, PeerRequest, PeerResponse, Refusal};
-use shoal_protocol::time::Now;
+use shoal_protocol::time::{Instant, Now};
 
 use super::{Asker, Effect, LinkId, Node, Work};
 use crate::replica::{Question, ReplicaEffect};
@@ -85,7 +87,8 @@ impl Node {
             return;
         }
         let mut effects = Vec::new();
-        self.serve(now, Asker::Peer(link, request), call.request, &mut effects);
+        let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
+        self.serve(now, Asker::Peer(link, request), (deadline, call.request), &mut effects);
         self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
     }
 
@@ -94,11 +97,11 @@ impl Node {
         &mut self,
         now: Now,
         asker: Asker,
-        request: PeerRequest,
+        (deadline, request): (Instant, PeerRequest),
         effects: &mut Vec<ReplicaEffect<Asker>>,
     ) {
         match self.owned(&request) {
-            Ok(partition) => self.replica.ask(now, Question { from: asker, partition, request }, effects),
+            Ok(partition) => self.replica.ask(now, Question { from: asker, deadline, partition, request }, effects),
             Err(why) => effects.push(ReplicaEffect::Answer { to: asker, response: PeerResponse::Refused(why) }),
         }
     }
@@ -113,8 +116,14 @@ impl Node {
             PeerRequest::Scan(scan) => scan.keyspace,
             PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
         };
-        let gone = || Refusal::Request(RequestError::KeyspaceGone { id: keyspace });
-        let class = self.system.keyspace_by_id(keyspace).ok_or_else(gone)?.spec.class;
+        let class = match self.system.keyspace_by_id(keyspace) {
+            Some(info) => info.spec.class,
+            None if self.system.state().is_dropped(keyspace) => {
+                return Err(Refusal::Request(RequestError::KeyspaceGone { id: keyspace }));
+            }
+            // Created a moment ago, and this node has not heard of it yet.
+            None => return Err(Refusal::UnknownView),
+        };
         let partition = match request {
             PeerRequest::Apply { place, .. }
             | PeerRequest::Get { place, .. }

@@ -8,7 +8,7 @@ use shoal_protocol::causality::{Context, Dot};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::object::{Mint, Object, Operation, bind, own_total};
 use shoal_protocol::peer::{PeerResponse, Refusal};
-use shoal_protocol::time::{Hlc, Now, WallTime};
+use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
 use super::{Replica, ReplicaEffect, Work, WorkKind, check, refuse};
 use crate::storage::{RowKey, Visible};
@@ -34,14 +34,14 @@ impl<T: Clone> Replica<T> {
         &mut self,
         now: Now,
         key: &RowKey,
-        (from, request): (T, Box<MintRequest>),
+        (from, deadline, request): (T, Instant, Box<MintRequest>),
         out: &mut Vec<ReplicaEffect<T>>,
     ) {
         let mut effects = Vec::new();
         let n = self.store.mint(&mut effects);
         out.extend(effects.drain(..).map(ReplicaEffect::Store));
         let Some(n) = n else {
-            self.unleased.push((key.clone(), Work { from, kind: WorkKind::Mint(request) }));
+            self.unleased.push((key.clone(), Work { from, deadline, kind: WorkKind::Mint(request) }));
             return;
         };
         let dot = Dot { actor: self.store.leases().incarnation, n };

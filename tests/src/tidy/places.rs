@@ -14,7 +14,10 @@ const TOUCHES_THE_MACHINE: &[&str] = &[
     "node/src/main.rs",
     "node/tests/",
     "node/examples/",
+    // The native half of the client, behind its feature `quic`.
+    "client-rs/src/client",
     "client-rs/src/quic",
+    "client-rs/src/transport",
     "client-rs/tests/",
     "client-rs/examples/",
     "tests/",

@@ -49,7 +49,7 @@ pub(super) fn imports_follow_the_house(file: &File<'_>) -> Vec<Finding> {
         return vec![file.finding(1, format!("`{own}` is no room: add it to tidy's table and to ARCHITECTURE.md"))];
     };
     let mut found = Vec::new();
-    for name in names_from_root(file.tokens, modules.len()) {
+    for name in names_from_root(file, modules.len()) {
         if name.text == own || stands_on.contains(&name.text) {
             continue;
         }
@@ -76,20 +76,21 @@ fn module_path(path: &str) -> Option<Vec<&str>> {
     (inside != "lib" && inside != "main").then(|| inside.split('/').collect())
 }
 
-/// The first names of all paths that start at the crate's root: `crate::x`, or enough `super::` from `depth` modules down.
-fn names_from_root<'a>(tokens: &'a [Token<'a>], depth: usize) -> Vec<Token<'a>> {
-    let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
+/// The first names of all paths that start at the crate's root: `crate::x`, or enough `super::` to leave `depth` modules,
+/// and the module of the unit tests where they are written.
+fn names_from_root<'a>(file: &File<'a>, depth: usize) -> Vec<Token<'a>> {
+    let text = |at: usize| file.tokens.get(at).map_or("", |token| token.text);
     let mut names = Vec::new();
-    for at in 0..tokens.len() {
+    for (at, token) in file.tokens.iter().enumerate() {
         let starts = at == 0 || text(at - 1) != "::";
         if !starts || text(at + 1) != "::" {
             continue;
         }
         let ups = (0..).take_while(|step| text(at + 2 * step) == "super").count();
-        if text(at) == "crate" {
-            names.extend(names_at(tokens, at + 2));
-        } else if ups > 0 && ups == depth {
-            names.extend(names_at(tokens, at + 2 * ups));
+        if token.text == "crate" {
+            names.extend(names_at(file.tokens, at + 2));
+        } else if ups > 0 && ups == depth + usize::from(token.line >= file.tests_line) {
+            names.extend(names_at(file.tokens, at + 2 * ups));
         }
     }
     names
@@ -121,6 +122,9 @@ mod tests {
         assert_eq!(broken("node/src/ring.rs", "use super::storage::Row;").len(), 1);
         assert_eq!(broken("node/src/ring/placement.rs", "use super::super::storage::Row;").len(), 1);
         assert!(broken("node/src/ring/placement.rs", "use super::storage::Row;").is_empty());
+        let inside =
+            |import: &str| broken("node/src/ring.rs", &format!("#[cfg(test)]\nmod tests {{\n    {import}\n}}")).len();
+        assert_eq!((inside("use super::storage::Row;"), inside("use super::super::storage::Row;")), (0, 1));
     }
 
     #[test]

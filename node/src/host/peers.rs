@@ -1,0 +1,218 @@
+//! Dialing: one outgoing connection to every known node, kept up for ever.
+//!
+//! What: a task per seed finds out who lives at its addresses; a task per node found keeps a link to it. Names are resolved
+//! anew at each attempt and every address is tried, because addresses move. Source: DESIGN §8; notes on deployment §2.
+//! Invariants: a link is to the node it was meant for, by certificate and hello; this node's own address among the seeds
+//! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use quinn::Endpoint;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use shoal_protocol::id::NodeId;
+use shoal_protocol::peer::PeerMember;
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use super::acceptor::close;
+use super::event::Door;
+use super::links::{Errand, call_peer};
+use super::outbox::LinkEnd;
+use super::tls::{NODE_SERVER_NAME, PeerIdentity};
+
+/// Who is known, and the means to dial them.
+pub(super) struct Peers {
+    endpoint: Endpoint,
+    door: Door,
+    own: NodeId,
+    known: BTreeMap<NodeId, Rc<Known>>,
+    rng: ChaCha8Rng,
+}
+
+/// A node found once.
+struct Known {
+    /// Where to try, first choice first: what it advertises, then where it was found.
+    addresses: RefCell<Vec<String>>,
+    /// A reason to try now.
+    wake: Notify,
+}
+
+impl Peers {
+    pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32]) -> Self {
+        Self { endpoint, door, own, known: BTreeMap::new(), rng: ChaCha8Rng::from_seed(seed) }
+    }
+
+    /// Begins to look for a node at this address, and never stops: another may move in.
+    pub(super) fn find(&mut self, seed: String) {
+        let (dialer, waits) = (self.dialer(), self.waits());
+        spawn_local(find(dialer, seed, waits));
+    }
+
+    /// Begins to keep a link to this node, or learns where it lives now, and tries at once if there is no link.
+    pub(super) fn learn(&mut self, member: &PeerMember, found_at: Option<&str>) {
+        if member.node == self.own {
+            return;
+        }
+        let mut addresses = member.advertise_peer.clone();
+        addresses.truncate(ADDRESSES_COUNT_MAX);
+        if let Some(known) = self.known.get(&member.node) {
+            // Where it was found stays worth a try after what it advertises.
+            let found_at = found_at.map(str::to_owned).or_else(|| known.addresses.borrow().last().cloned());
+            push_new(&mut addresses, found_at);
+            *known.addresses.borrow_mut() = addresses;
+            known.wake.notify_one();
+            return;
+        }
+        push_new(&mut addresses, found_at.map(str::to_owned));
+        info!(node = %member.node, name = member.name, ?addresses, "found a node");
+        let known = Rc::new(Known { addresses: RefCell::new(addresses), wake: Notify::new() });
+        self.known.insert(member.node, Rc::clone(&known));
+        let (dialer, waits) = (self.dialer(), self.waits());
+        spawn_local(keep(dialer, member.node, known, waits));
+    }
+
+    /// Tries everybody without a link now.
+    pub(super) fn wake(&self) {
+        for known in self.known.values() {
+            known.wake.notify_one();
+        }
+    }
+
+    fn dialer(&self) -> Dialer {
+        Dialer { endpoint: self.endpoint.clone(), door: self.door.clone() }
+    }
+
+    fn waits(&mut self) -> Waits {
+        Waits { next: WAIT_MIN, rng: ChaCha8Rng::from_rng(&mut self.rng) }
+    }
+}
+
+fn push_new(addresses: &mut Vec<String>, address: Option<String>) {
+    addresses.extend(address.filter(|address| !addresses.contains(address)));
+}
+
+async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
+    loop {
+        let mut all_answered = true;
+        for address in resolve(&seed).await {
+            let end = dialer.dial(address, Errand::Find { seed: seed.clone() }).await;
+            all_answered &= matches!(end, LinkEnd::Closed);
+            debug!(seed, %address, %end, "looked for a node");
+        }
+        if all_answered {
+            waits.reset();
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        } else {
+            tokio::time::sleep(waits.next()).await;
+        }
+    }
+}
+
+async fn keep(dialer: Dialer, node: NodeId, known: Rc<Known>, mut waits: Waits) {
+    loop {
+        let names = known.addresses.borrow().clone();
+        for name in names {
+            for address in resolve(&name).await {
+                let began = tokio::time::Instant::now();
+                let end = dialer.dial(address, Errand::Link { node }).await;
+                debug!(%node, %address, %end, "link ended");
+                if began.elapsed() > WAIT_MAX {
+                    waits.reset();
+                }
+            }
+        }
+        let _ = timeout(waits.next(), known.wake.notified()).await;
+    }
+}
+
+/// What a name stands for now; nothing while it cannot be resolved, which is as passing as any other failure.
+async fn resolve(name: &str) -> Vec<SocketAddr> {
+    match lookup_host(name).await {
+        Ok(addresses) => addresses.take(ADDRESSES_COUNT_MAX).collect(),
+        Err(error) => {
+            debug!(name, %error, "name not resolved");
+            Vec::new()
+        }
+    }
+}
+
+struct Dialer {
+    endpoint: Endpoint,
+    door: Door,
+}
+
+impl Dialer {
+    async fn dial(&self, address: SocketAddr, errand: Errand) -> LinkEnd {
+        let failed = |error: String| LinkEnd::Failed(std::io::Error::other(error));
+        let connecting = match self.endpoint.connect(address, NODE_SERVER_NAME) {
+            Ok(connecting) => connecting,
+            Err(error) => return failed(error.to_string()),
+        };
+        let connection = match timeout(DIAL_WITHIN, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return failed(error.to_string()),
+            Err(_) => return failed("no answer".to_owned()),
+        };
+        let end = match connection.open_bi().await {
+            Ok((send, receive)) => call_peer(receive, send, PeerIdentity::of(&connection), errand, &self.door).await,
+            Err(error) => failed(error.to_string()),
+        };
+        close(&connection, &end).await;
+        end
+    }
+}
+
+/// Growing, jittered waits between attempts.
+struct Waits {
+    next: Duration,
+    rng: ChaCha8Rng,
+}
+
+impl Waits {
+    fn reset(&mut self) {
+        self.next = WAIT_MIN;
+    }
+
+    /// Between half of the current wait and all of it; the following one is twice as long.
+    fn next(&mut self) -> Duration {
+        let wait = self.next;
+        self.next = (wait * 2).min(WAIT_MAX);
+        let half_us = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
+        Duration::from_micros(half_us + self.rng.next_u64() % (half_us + 1))
+    }
+}
+
+/// First wait after a failed attempt.
+const WAIT_MIN: Duration = Duration::from_millis(20);
+/// Longest wait: a node that returns dials everybody itself, so this is only the second chance.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long an attempt may take; a handshake is one round trip, its first packet is repeated after 0.3, 0.9 and 2.1 s.
+const DIAL_WITHIN: Duration = Duration::from_secs(3);
+/// A seed whose every address has answered is asked again after this: its name may stand for more nodes by then.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Addresses tried per name, and names taken from one member.
+const ADDRESSES_COUNT_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_limit_and_stay_jittered() {
+        let mut waits = Waits { next: WAIT_MIN, rng: ChaCha8Rng::from_seed([7; 32]) };
+        let drawn: Vec<Duration> = (0..12).map(|_| waits.next()).collect();
+        assert!(drawn[0] >= WAIT_MIN / 2 && drawn[0] <= WAIT_MIN);
+        assert!(drawn[8..].iter().all(|wait| *wait >= WAIT_MAX / 2 && *wait <= WAIT_MAX));
+        assert!(drawn[9] != drawn[10]);
+        waits.reset();
+        assert!(waits.next() <= WAIT_MIN);
+    }
+}

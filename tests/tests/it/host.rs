@@ -1,0 +1,6 @@
+//! A server met from outside: by strangers, by clients that break the rules, and by its own kind.
+
+mod caller;
+mod cluster;
+mod refusals;
+mod start;
