@@ -2,4 +2,5 @@
 
 pub mod oracle;
 pub mod replay;
+pub mod sim;
 pub mod tidy;
