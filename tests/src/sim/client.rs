@@ -26,7 +26,7 @@ use shoal_protocol::causality::Context;
 
 /// One client.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     index: usize,
     skew_ms: i64,
     sessions: BTreeMap<Actor, Session>,
@@ -54,7 +54,7 @@ pub(super) struct Memory {
 
 /// A bound operation and its record.
 #[derive(Clone, Debug)]
-struct BoundWrite {
+pub(super) struct BoundWrite {
     key: usize,
     write: usize,
     bound: BoundOperation,
@@ -93,7 +93,7 @@ pub(super) enum Task {
 impl Client {
     /// A client without a session that will begin so many operations.
     #[must_use]
-    pub fn new(index: usize, skew_ms: i64, left: usize) -> Self {
+    pub(super) fn new(index: usize, skew_ms: i64, left: usize) -> Self {
         Self {
             index,
             skew_ms,
@@ -112,24 +112,24 @@ impl Client {
 
     /// Whether everything it meant to do has ended, somehow.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.left == 0 && self.running.is_empty() && self.intents.is_empty()
     }
 
     /// Whether operations without a verdict are left.
     #[must_use]
-    pub fn has_unknown(&self) -> bool {
+    pub(super) fn has_unknown(&self) -> bool {
         !self.unknown.is_empty() || !self.running.is_empty()
     }
 
     /// Begins nothing new any more.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.left = 0;
         self.intents.clear();
     }
 
     /// It is this client's turn to begin something.
-    pub fn woken(&mut self, world: &mut World, history: &mut History) {
+    pub(super) fn woken(&mut self, world: &mut World, history: &mut History) {
         if self.left == 0 && self.intents.is_empty() {
             return;
         }
@@ -148,14 +148,14 @@ impl Client {
     }
 
     /// Repeats everything whose outcome is unknown.
-    pub fn repeat_all(&mut self, world: &mut World, history: &mut History) {
+    pub(super) fn repeat_all(&mut self, world: &mut World, history: &mut History) {
         for write in std::mem::take(&mut self.unknown) {
             self.repeat(world, history, write);
         }
     }
 
     /// An attempt ended.
-    pub fn answered(&mut self, world: &mut World, history: &mut History, (attempt, outcome): (u64, Outcome)) {
+    pub(super) fn answered(&mut self, world: &mut World, history: &mut History, (attempt, outcome): (u64, Outcome)) {
         let end = match outcome {
             Outcome::Welcome(welcome) => {
                 self.sessions.insert(welcome.session.actor, Session::new(welcome.session));
@@ -184,7 +184,7 @@ impl Client {
     }
 
     /// Does what an operation's attempts want done next.
-    pub fn drive(&mut self, world: &mut World, history: &mut History, op: u64) {
+    pub(super) fn drive(&mut self, world: &mut World, history: &mut History, op: u64) {
         loop {
             let Some(running) = self.running.get_mut(&op) else { return };
             match running.attempts.step(world.now, &mut self.budget) {
@@ -270,7 +270,7 @@ impl Client {
             }
             // What was read earlier, perhaps long ago; perhaps only its context was kept.
             Some(memory) if loose || world.dice.percent(25) => {
-                let object = if world.dice.percent(30) {
+                let object = if !loose && world.dice.percent(30) {
                     Object::of_context(memory.object.context().clone())
                 } else {
                     memory.object

@@ -16,64 +16,72 @@ use super::world::World;
 
 /// The history so far.
 #[derive(Debug, Default)]
-pub struct History {
+pub(super) struct History {
     /// Keyspaces, in the order of creation.
-    pub spaces: Vec<Space>,
+    pub(super) spaces: Vec<Space>,
     /// Keys of all keyspaces.
-    pub keys: Vec<Key>,
+    pub(super) keys: Vec<Key>,
     values: u64,
 }
 
 /// A keyspace.
 #[derive(Clone, Debug)]
-pub struct Space {
+pub(super) struct Space {
     /// Its name.
-    pub name: KeyspaceName,
+    pub(super) name: KeyspaceName,
     /// Its id.
-    pub id: KeyspaceId,
+    pub(super) id: KeyspaceId,
     /// Its settings.
-    pub spec: KeyspaceSpec,
+    pub(super) spec: KeyspaceSpec,
     /// Replicas of each key in this cluster.
-    pub n: u8,
+    pub(super) n: u8,
     /// Replies a read waits for.
-    pub r: u8,
+    pub(super) r: u8,
     /// Acks a write waits for.
-    pub w: u8,
+    pub(super) w: u8,
 }
 
 /// One key.
 #[derive(Debug)]
-pub struct Key {
+pub(super) struct Key {
     /// Where it is.
-    pub place: Place,
+    pub(super) place: Place,
     /// Its keyspace.
-    pub space: usize,
+    pub(super) space: usize,
     /// What it is for.
-    pub kind: KeyKind,
+    pub(super) kind: KeyKind,
     /// Everything anybody tried to write.
-    pub writes: Vec<Write>,
+    pub(super) writes: Vec<Write>,
     /// What was acknowledged, by the number of acks.
-    pub acked: BTreeMap<u8, Context>,
+    pub(super) acked: BTreeMap<u8, Context>,
     /// What was shown to anybody.
-    pub shown: Context,
+    pub(super) shown: Context,
 }
 
 /// One write.
 #[derive(Debug)]
-pub struct Write {
+pub(super) struct Write {
     /// What it does.
-    pub operation: Operation,
-    /// What its author had seen.
-    pub observed: Object,
+    pub(super) operation: Operation,
+    /// What its author had seen; of an author who kept only the context, nothing but that.
+    pub(super) observed: Object,
     /// Its dot and delta, if a session bound it.
-    pub bound: Option<(Dot, Object)>,
+    pub(super) bound: Option<(Dot, Object)>,
     /// What became of it.
-    pub fate: Fate,
+    pub(super) fate: Fate,
+}
+
+impl Write {
+    /// Whether it acts on content under this dot. Only a whole replace or delete can act on what it knows by context alone.
+    pub(super) fn has_seen(&self, dot: Dot) -> bool {
+        let is_whole = matches!(self.operation, Operation::Delete | Operation::Replace { .. });
+        self.observed.context().covers(dot) && (is_whole || !self.observed.is_vacant())
+    }
 }
 
 /// What is known of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Its author still waits.
     Open,
     /// It was acknowledged.
@@ -86,7 +94,7 @@ pub enum Fate {
 
 impl History {
     /// A keyspace exists: its keys can be used.
-    pub fn add_space(&mut self, scenario: &Scenario, (name, id, spec): (KeyspaceName, KeyspaceId, KeyspaceSpec)) {
+    pub(super) fn add_space(&mut self, scenario: &Scenario, (name, id, spec): (KeyspaceName, KeyspaceId, KeyspaceSpec)) {
         let n = spec.class.n.min(u8::try_from(scenario.nodes).expect("clusters are small"));
         let quorum = |asked: u8| if asked == 0 { n / 2 + 1 } else { asked.min(n) };
         let space = self.spaces.len();
@@ -103,26 +111,26 @@ impl History {
     }
 
     /// A value nobody else writes.
-    pub fn fresh_value(&mut self) -> u64 {
+    pub(super) fn fresh_value(&mut self) -> u64 {
         self.values += 1;
         self.values
     }
 
     /// The keyspace of a key.
     #[must_use]
-    pub fn space_of(&self, key: usize) -> &Space {
+    pub(super) fn space_of(&self, key: usize) -> &Space {
         &self.spaces[self.keys[key].space]
     }
 
     /// Notes a write that is about to be sent.
-    pub fn begin_write(&mut self, key: usize, write: Write) -> usize {
+    pub(super) fn begin_write(&mut self, key: usize, write: Write) -> usize {
         self.keys[key].writes.push(write);
         self.keys[key].writes.len() - 1
     }
 
     /// What a read that begins now and waits for `r` replies must show: acks of writes it overlaps with.
     #[must_use]
-    pub fn floor(&self, key: usize, r: Option<u8>) -> Context {
+    pub(super) fn floor(&self, key: usize, r: Option<u8>) -> Context {
         let space = self.space_of(key);
         let r = r.unwrap_or(space.r);
         let mut floor = Context::default();
@@ -135,7 +143,7 @@ impl History {
     }
 
     /// A write was acknowledged.
-    pub fn written(&mut self, world: &mut World, (key, write, w): (usize, usize, Option<u8>), written: &Written) {
+    pub(super) fn written(&mut self, world: &mut World, (key, write, w): (usize, usize, Option<u8>), written: &Written) {
         world.count("acks");
         let space = self.space_of(key);
         let (needed, weak) = (w.unwrap_or(space.w), w.is_some_and(|w| w < space.w));
@@ -156,7 +164,7 @@ impl History {
     }
 
     /// A read was answered; `floor` is from when it began. Returns the object.
-    pub fn got(&mut self, world: &mut World, key: usize, (get, floor): (&Get, &Context), got: &Got) -> Object {
+    pub(super) fn got(&mut self, world: &mut World, key: usize, (get, floor): (&Get, &Context), got: &Got) -> Object {
         world.count("reads");
         let space = self.space_of(key);
         let (needed, weak) = (get.r.unwrap_or(space.r), get.r.is_some_and(|r| r < space.r));
@@ -177,7 +185,7 @@ impl History {
     }
 
     /// An object was shown to a client that had asked when `floor` was acknowledged.
-    pub fn shown(&mut self, world: &mut World, (key, how): (usize, &str), object: &Object, floor: &Context) {
+    pub(super) fn shown(&mut self, world: &mut World, (key, how): (usize, &str), object: &Object, floor: &Context) {
         let key = &mut self.keys[key];
         if !object.context().covers_all(floor) {
             let seen = object.context();
@@ -189,7 +197,7 @@ impl History {
 
 /// What a sealed context says, without its keys: checkers stand outside.
 #[must_use]
-pub fn opened(sealed: &EncodedContext) -> Context {
+pub(super) fn opened(sealed: &EncodedContext) -> Context {
     let bytes = &sealed.0;
     Context::decode(&bytes[SEAL_HEAD..bytes.len() - SEAL_TAIL]).expect("nodes seal canonical contexts")
 }

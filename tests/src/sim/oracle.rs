@@ -158,7 +158,7 @@ fn items(standing: &[&Write], conflict: Conflict, view: &View) -> Option<String>
     let removed = |dot: Dot, located: &Located| {
         standing.iter().any(|write| {
             let own = write.bound.as_ref().is_some_and(|(own, _)| *own == dot);
-            !own && write.observed.context().covers(dot) && meaning(&write.operation).removes(located)
+            !own && write.has_seen(dot) && meaning(&write.operation).removes(located)
         })
     };
     let mut expected = BTreeSet::new();
@@ -197,7 +197,8 @@ fn losers(standing: &[&Write], shown: &BTreeSet<Located>, candidates: &[((Hlc, D
     for (path, (_, winner)) in &winners {
         let deleted = standing.iter().any(|write| {
             let meaning = meaning(&write.operation);
-            matches!(meaning.leaf, Leaf::RemoveAll) && path.starts_with(&meaning.path)
+            let replaces_all = !path.is_empty() && matches!(write.operation, Operation::Replace { .. });
+            replaces_all || (matches!(meaning.leaf, Leaf::RemoveAll) && path.starts_with(&meaning.path))
         });
         if !deleted && !shown.contains(winner) {
             return Some(format!("shows {shown:?}, not the last write {winner:?}"));
@@ -208,7 +209,7 @@ fn losers(standing: &[&Write], shown: &BTreeSet<Located>, candidates: &[((Hlc, D
 }
 
 fn flatten(view: &View, path: &[String], shown: &mut BTreeSet<Located>) {
-    let mut insert = |item: Item| drop(shown.insert((path.to_vec(), item)));
+    let mut insert = |item: Item| _ = shown.insert((path.to_vec(), item));
     match view {
         View::Absent | View::Flag(false) | View::Counter(_) => {}
         View::Register { values } => values.iter().for_each(|value| insert(Item::Value(value.bytes.to_vec()))),

@@ -9,7 +9,7 @@ use super::scenario::KeyKind;
 
 /// What an operation needs to know before it is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub(super) enum Look {
     /// Nothing.
     Blind,
     /// The object, or the context alone.
@@ -17,7 +17,7 @@ pub enum Look {
 }
 
 /// An operation on a key, drawn by its kind. `seen` is what the client last read there.
-pub fn draw(dice: &mut Dice, history: &mut History, key: usize, seen: Option<&View>) -> (Operation, Look) {
+pub(super) fn draw(dice: &mut Dice, history: &mut History, key: usize, seen: Option<&View>) -> (Operation, Look) {
     let lww = history.space_of(key).spec.conflict == Conflict::Lww;
     match history.keys[key].kind {
         KeyKind::Register => register(dice, history, lww),
