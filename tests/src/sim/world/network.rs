@@ -82,7 +82,7 @@ impl Network {
         }
         let slow = [pair.0, pair.1].iter().filter_map(|end| self.slow.get(end)).max().copied().unwrap_or(1);
         let slow = if dice.permille(self.profile.straggler_permille) { slow * 30 } else { slow };
-        Some(dice.micros(self.profile.delay_us) * slow)
+        Some((dice.micros(self.profile.delay_us) * slow).min(DELAY_MAX))
     }
 
     pub(super) fn duplicates(&self, dice: &mut Dice) -> bool {
@@ -119,3 +119,6 @@ impl Network {
         self.connections.iter().find(|(_, connection)| connection.epoch == epoch).map(|(pair, _)| *pair)
     }
 }
+
+/// No message is on its way for longer.
+const DELAY_MAX: Duration = Duration::from_secs(3);
