@@ -14,6 +14,8 @@ mod keyspace;
 mod operate;
 mod scan;
 mod shared_session;
+#[cfg(test)]
+mod tests;
 mod typed;
 
 use std::sync::Arc;

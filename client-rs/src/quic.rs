@@ -134,3 +134,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const IDLE_MS_MAX: u32 = 10_000;
 /// Bytes a node may have under way to this client: a page of values at a long round trip.
 const WINDOW_BYTES: u32 = 8 << 20;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@
 mod acceptor;
 mod clock;
 pub mod config;
-mod disk;
+pub mod disk;
 mod endpoint;
 mod event;
 mod event_loop;
@@ -19,7 +19,7 @@ mod outbox;
 mod peers;
 pub mod secret;
 mod server;
-mod storage_thread;
+pub mod storage_thread;
 mod switchboard;
 pub mod tls;
 

@@ -2,6 +2,8 @@
 //!
 //! See `ARCHITECTURE.md` for the map. Data flows one way: host -> node -> coordinator -> replica -> storage.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod coordinator;
 #[cfg(feature = "host")]
 pub mod host;

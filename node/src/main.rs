@@ -1,2 +1,7 @@
-//! The `shoal` binary.
-fn main() {}
+//! The `shoal` binary. Everything is in `shoal_node::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shoal_node::cli::main()
+}

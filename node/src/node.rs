@@ -192,6 +192,7 @@ impl Node {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let stored = recovered.blobs.get(SYSTEM_BLOB).cloned();
         let system = System::open(system_config(&config, recovered.leases.incarnation, &mut rng), stored.as_deref())?;
+        let damaged_records = recovered.damaged_records;
         let mut effects = Vec::new();
         let store = Store::new(config.limits.storage, recovered, &mut effects);
         out.extend(effects.into_iter().map(Effect::Store));
@@ -206,6 +207,9 @@ impl Node {
             ring: None,
             config,
         };
+        if damaged_records > 0 {
+            node.begin_incarnation(damaged_records, out);
+        }
         node.system_changed(out);
         node.tell_system(now, SystemInput::Tick, out);
         Ok(node)
@@ -334,14 +338,29 @@ impl Node {
                     coordinator.peer_down(around, me, effects);
                 });
             }
-            ReplicaEffect::Reopened => {
+            ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
                 self.persist_again(out);
+                if damaged_records > 0 {
+                    self.begin_incarnation(damaged_records, out);
+                }
             }
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
             }
         }
+    }
+
+    /// Acknowledged writes are lost here: what this store minted before must not be gone on with (DESIGN §4, Actors).
+    fn begin_incarnation(&mut self, damaged_records: usize, out: &mut Vec<Effect>) {
+        tracing::error!(
+            damaged_records,
+            "the log is damaged; acknowledged writes are lost here until reads repair them"
+        );
+        let mut effects = Vec::new();
+        let incarnation = Actor::incarnation(self.rng.next_u64());
+        self.replica.store_mut().begin_incarnation(incarnation, &mut effects);
+        out.extend(effects.into_iter().map(Effect::Store));
     }
 
     /// A question to another node.

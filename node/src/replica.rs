@@ -44,7 +44,10 @@ pub enum ReplicaEffect<T> {
     /// The store died: whatever it had not acknowledged has an unknown outcome.
     Failed(Failure),
     /// The store serves again.
-    Reopened,
+    Reopened {
+        /// Acknowledged writes that were found lost; above 0 this store must mint under a new incarnation.
+        damaged_records: usize,
+    },
     /// Rows that cannot be read: to be healed from other replicas.
     Damaged(Vec<RowKey>),
 }
@@ -205,7 +208,7 @@ impl<T: Clone> Replica<T> {
                 }
             }
             StoreEvent::Failed(failure) => self.failed(failure, out),
-            StoreEvent::Reopened { damaged_records: _ } => out.push(ReplicaEffect::Reopened),
+            StoreEvent::Reopened { damaged_records } => out.push(ReplicaEffect::Reopened { damaged_records }),
         }
     }
 

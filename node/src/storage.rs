@@ -151,7 +151,7 @@ impl Store {
     }
 
     /// Joins `delta` (and logs `bytes`, its canonical form) without reading the row. It is durable, and may be
-    /// acknowledged, once `synced()` has reached the lsn returned; after a failure that never happens.
+    /// acknowledged, once `synced()` has reached the lsn returned. Without an engine nothing is done, and that never happens.
     pub fn apply(&mut self, key: &RowKey, delta: &Object, bytes: Bytes, out: &mut Vec<StoreEffect>) -> Lsn {
         self.join(key, delta, Logged { bytes, heals: false }, out)
     }
@@ -204,7 +204,7 @@ impl Store {
         id
     }
 
-    /// Whether the engine lives: false from a failure until it was reopened.
+    /// Whether there is an engine: false from `StoreEvent::Failed` to `Reopened`.
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.progress.serving
@@ -284,7 +284,7 @@ impl Store {
                 events.push(StoreEvent::Reopened { damaged_records: recovered.damaged_records });
                 self.recover(*recovered, out);
             }
-            StoreDone::Failed(failure) => self.fail(failure, events),
+            StoreDone::Failed(failure) => self.fail(failure, out, events),
             StoreDone::Synced { through } => {
                 self.progress.logged = self.progress.logged.max(through);
                 self.reveal(events);
@@ -308,10 +308,10 @@ impl Store {
     }
 
     fn join(&mut self, key: &RowKey, delta: &Object, logged: Logged, out: &mut Vec<StoreEffect>) -> Lsn {
-        let lsn = self.leases.lsn();
         if !self.progress.serving {
-            return lsn;
+            return NEVER;
         }
+        let lsn = self.leases.lsn();
         let lww = self.rules.lww.contains(&key.keyspace());
         let entry = self.active.join(key, delta, lsn, logged.bytes.len());
         entry.heals |= logged.heals;
@@ -406,10 +406,11 @@ impl Store {
         events.extend(self.scans.release(synced).into_iter().map(|(id, page)| StoreEvent::Scanned { id, page }));
     }
 
-    fn fail(&mut self, failure: Failure, events: &mut Vec<StoreEvent>) {
+    fn fail(&mut self, failure: Failure, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         self.progress.serving = false;
         self.loads.clear();
         self.scans.clear();
+        out.push(StoreEffect::Reopen);
         events.push(StoreEvent::Failed(failure));
     }
 
@@ -449,6 +450,9 @@ struct Logged {
     bytes: Bytes,
     heals: bool,
 }
+
+/// No record ever has this lsn.
+const NEVER: Lsn = Lsn(u64::MAX);
 
 fn push_load(key: RowKey, out: &mut Vec<StoreEffect>) {
     match out.last_mut() {

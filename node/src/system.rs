@@ -39,6 +39,7 @@ pub use state::{StateError, SystemState};
 
 use self::changes::Changes;
 use self::formation::Formation;
+use self::founding::Proposal;
 use self::peers::Peers;
 
 /// What a node is in the system state.
@@ -197,6 +198,7 @@ struct Copies {
     view: ViewId,
     fingerprint: SystemId,
     keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
+    founded: Option<Proposal>,
 }
 
 impl Copies {
@@ -211,6 +213,7 @@ impl Copies {
             view: ViewId(0),
             fingerprint: SystemId(0),
             keyspaces: BTreeMap::new(),
+            founded: None,
         };
         copies.show(0, durable);
         copies
@@ -222,6 +225,7 @@ impl Copies {
         self.view = durable.view();
         self.fingerprint = SystemState::fingerprint_of(&self.bytes);
         self.keyspaces = durable.keyspaces();
+        self.founded = durable.founding.formed().cloned();
         (self.durable, self.durable_version) = (durable, version);
     }
 
@@ -296,13 +300,13 @@ impl System {
     /// The formed layout. A node serves only with one.
     #[must_use]
     pub fn formed(&self) -> Option<&Layout> {
-        self.copies.durable.formed()
+        self.copies.founded.as_ref().map(|proposal| &proposal.layout)
     }
 
     /// The cluster's keys, once a layout is formed.
     #[must_use]
     pub fn keys(&self) -> Option<&ClusterKeys> {
-        self.copies.durable.keys()
+        self.copies.founded.as_ref().map(|proposal| &proposal.keys)
     }
 
     /// The keyspaces anybody may use, by id.

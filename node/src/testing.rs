@@ -10,6 +10,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use shoal_client::Client;
 use shoal_protocol::client::Status;
 use shoal_protocol::id::NodeId;
 use tempfile::TempDir;
@@ -134,8 +135,23 @@ impl Cluster {
     /// The cluster as clients are told of it: `shoal://…/?ca=…`.
     #[must_use]
     pub fn url(&self) -> String {
-        let addresses: Vec<String> = self.nodes.iter().map(|member| member.config.listen.to_string()).collect();
-        format!("shoal://{}/?ca={}", addresses.join(","), self.ca_pin)
+        self.url_of(self.nodes.iter().map(|member| member.config.listen))
+    }
+
+    /// A new client of the cluster, with a session of its own.
+    ///
+    /// # Errors
+    /// As `Client::connect`.
+    pub async fn client(&self) -> Result<Client, shoal_client::Error> {
+        Client::connect(&self.url()).await
+    }
+
+    /// A new client that knows only one node: what it is told is what that node can reach.
+    ///
+    /// # Errors
+    /// As `Client::connect`.
+    pub async fn client_of(&self, index: usize) -> Result<Client, shoal_client::Error> {
+        Client::connect(&self.url_of([self.address(index)])).await
     }
 
     /// A running node, for tests that look inside.
@@ -222,6 +238,11 @@ impl Cluster {
             }
         }
         None
+    }
+
+    fn url_of(&self, addresses: impl IntoIterator<Item = SocketAddr>) -> String {
+        let addresses: Vec<String> = addresses.into_iter().map(|address| address.to_string()).collect();
+        format!("shoal://{}/?ca={}", addresses.join(","), self.ca_pin)
     }
 
     fn is_cut(&self, a: usize, b: usize) -> bool {

@@ -109,8 +109,8 @@ impl Object {
 
     /// Joins `delta` in. Costs by the delta and by what it removes, not by the object.
     pub fn merge_into(&mut self, delta: &Self) -> MergeWork {
-        let covered = self.body.covered_by(&delta.context);
-        let mut join = Join::new(&self.context, delta.context.ranges_count() + covered.len());
+        let mut join = Join::new(&self.context);
+        let covered = self.body.covered_by(&delta.context, &mut join);
         self.body.merge(&delta.body, &mut join, &covered);
         let (work, weight) = join.finish(self.weight);
         self.weight = weight;
@@ -121,7 +121,7 @@ impl Object {
     /// In an `lww` keyspace: drops every register value, nested ones too, whose (hlc, dot) is below the greatest of its
     /// register. Their dots stay covered, so they are gone for good everywhere this state reaches.
     pub fn prune_lww(&mut self) {
-        let mut join = Join::new(&self.context, 0);
+        let mut join = Join::new(&self.context);
         self.body.prune_lww(&mut join);
         self.weight = join.finish(self.weight).1;
     }

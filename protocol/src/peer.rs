@@ -25,6 +25,8 @@ pub struct PeerHello {
     pub member: PeerMember,
     /// The speaker's view.
     pub view: ViewId,
+    /// Some members it has met: whoever comes to a common seed later learns of those who came before, and dials them.
+    pub others: Vec<PeerMember>,
 }
 
 /// What a member says of itself.

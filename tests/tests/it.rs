@@ -6,5 +6,6 @@ mod it {
     mod host;
     mod oracle;
     mod replay;
+    mod storage;
     mod tidy;
 }

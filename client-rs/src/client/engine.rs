@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use rand_chacha::ChaCha8Rng;
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::{ClientCall, ClientRequest, ClientResponse, KeyspaceInfo, SessionGrant};
+use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Class, Partition};
 use shoal_protocol::time::Instant;
 use tokio::time::{sleep_until, timeout_at};
@@ -90,13 +91,20 @@ impl Engine {
         self.clock.instant() + asked.unwrap_or(self.settings.deadline)
     }
 
-    /// Connects to some node.
+    /// Connects to some node; a session that the cluster no longer accepts is replaced.
     pub(super) async fn reach(&self) -> Result<(), Error> {
         let deadline = self.deadline(None);
-        let grant = self.session(deadline).await?.grant();
+        let session = self.session(deadline).await?;
+        let grant = session.grant();
         let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
         let open = |target: Target| async move { self.pool.connection(&target, grant).await.map(drop) };
-        self.drive(attempts, None, Some(grant), open).await.map_err(|failure| failure.into_error(None))
+        match self.drive(attempts, None, Some(grant), open).await.map_err(|failure| failure.into_error(None)) {
+            Err(Error::Request(RequestError::SessionExpired)) => {
+                self.renounce(&session);
+                self.session(deadline).await.map(drop)
+            }
+            verdict => verdict,
+        }
     }
 
     /// The session to bind with; a new one when there is none that may.

@@ -249,3 +249,6 @@ const REQUEST_KIB_MIN: u32 = 4;
 const FRAME_HEADER_BYTES: usize = 9;
 /// Room made for one read: a few full-size datagrams' worth.
 const READ_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Shape: one `Feed` per replica; a row is emitted only when every unfinished feed has shown something at or behind it,
 //! which is the rule "up to the smallest last key among the unfinished pages" (DESIGN §6). Vacant and expired rows are merged
-//! and dropped. Bounds: `limit` live rows, `EXAMINED_ROWS_MAX` rows looked at, about `PAGE_BYTES_MAX` bytes.
+//! and dropped; a replica that shows less than the merge is repaired. Bounds: `limit` live rows, `EXAMINED_ROWS_MAX` rows looked at, about `PAGE_BYTES_MAX` bytes.
 //! Invariant: consistent per key (R replicas merged), not a snapshot; the cursor never skips a row.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,7 +15,7 @@ use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{NodeId, PARTITIONS_COUNT, Partition};
 use shoal_protocol::object::{Conflict, Object, View};
-use shoal_protocol::peer::{PeerRequest, PeerResponse, PeerScan, Refusal};
+use shoal_protocol::peer::{ApplyCause, PeerRequest, PeerResponse, PeerScan, Refusal};
 
 use super::{Cx, Step, Surroundings, door};
 
@@ -227,26 +227,25 @@ impl ScanPages {
         if self.scan.reverse { heads.max() } else { heads.min() }
     }
 
-    /// Merges the row at `next` from every feed that has it.
-    fn take(&mut self, cx: &Cx<'_>, next: Position) {
-        let mut merged: Option<Object> = None;
-        for feed in self.feeds.values_mut() {
+    /// Merges the row at `next` from every feed that has it; whoever shows less gets the merge (read repair).
+    fn take(&mut self, cx: &mut Cx<'_>, next: Position) {
+        let mut shown: Vec<(NodeId, Object)> = Vec::with_capacity(self.feeds.len());
+        for (node, feed) in &mut self.feeds {
             let has_it = feed.rows.front().is_some_and(|(c, k, _)| (c, k) == (&next.0, &next.1));
-            if !has_it {
-                continue;
+            let object = if has_it { feed.rows.pop_front().map(|(_, _, object)| object) } else { None };
+            shown.push((*node, object.unwrap_or_default()));
+        }
+        let Some((_, first)) = shown.first() else { return };
+        let mut merged = first.clone();
+        if shown.iter().any(|(_, object)| *object != merged) {
+            shown.iter().for_each(|(_, object)| drop(merged.merge_into(object)));
+            if self.conflict == Conflict::Lww {
+                merged.prune_lww();
             }
-            if let Some((_, _, object)) = feed.rows.pop_front() {
-                match &mut merged {
-                    None => merged = Some(object),
-                    Some(merged) => {
-                        merged.merge_into(&object);
-                    }
-                }
-            }
+            self.repair(cx, &next, &merged, &shown);
         }
         self.examined += 1;
         self.position = Some(next.clone());
-        let Some(merged) = merged else { return };
         if matches!(merged.view(self.conflict, cx.around.now.wall), View::Absent) {
             return;
         }
@@ -260,6 +259,15 @@ impl ScanPages {
         };
         self.bytes += collection.len() + key.len() + object.len();
         self.rows.push(Row { collection, key, object, context });
+    }
+
+    fn repair(&self, cx: &mut Cx<'_>, (collection, key): &Position, merged: &Object, shown: &[(NodeId, Object)]) {
+        let place = Place { keyspace: self.scan.keyspace, collection: collection.clone(), key: key.clone() };
+        let delta = merged.encode();
+        for (node, _) in shown.iter().filter(|(_, object)| object != merged) {
+            let (place, delta) = (place.clone(), delta.clone());
+            cx.tell(*node, PeerRequest::Apply { place, delta, cause: ApplyCause::ReadRepair, compact_epoch: 0 });
+        }
     }
 
     fn finish(&mut self, position: Option<Position>) -> Step {

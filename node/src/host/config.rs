@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shoal_protocol::id::ClusterId;
 
+use super::peers::ADDRESSES_COUNT_MAX;
 use super::secret::{ClusterSecrets, SecretError};
 
 /// One layer of settings: what it does not name comes from the next layer.
@@ -241,9 +242,12 @@ impl ServerConfig {
                 return Err(ConfigError::BadName { setting });
             }
         }
+        let advertised = [("advertise_peer", &self.advertise_peer), ("advertise_client", &self.advertise_client)];
+        if let Some((setting, _)) = advertised.into_iter().find(|(_, list)| list.len() > ADDRESSES_COUNT_MAX) {
+            return Err(ConfigError::TooManyAddresses { setting });
+        }
         for address in self.seeds.iter().chain(&self.advertise_peer).chain(&self.advertise_client) {
-            let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-            if port.and_then(|port| port.parse::<u16>().ok()).is_none_or(|port| port == 0) {
+            if !is_address(address) {
                 return Err(ConfigError::BadAddress { address: address.clone() });
             }
         }
@@ -354,6 +358,12 @@ pub enum ConfigError {
         /// The address.
         address: String,
     },
+    /// More addresses than travel in a hello.
+    #[error("setting `{setting}` has more than {ADDRESSES_COUNT_MAX} addresses")]
+    TooManyAddresses {
+        /// Which.
+        setting: &'static str,
+    },
     /// Not 16 hex digits.
     #[error("`{text}` is not a cluster id (16 hex digits)")]
     BadClusterId {
@@ -384,6 +394,12 @@ fn parse<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Re
     value.parse().map_err(|error: T::Err| ConfigError::Variable { name: name.to_owned(), reason: error.to_string() })
 }
 
+/// `host:port`, both present, the host no longer than a DNS name may be.
+fn is_address(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    (1..=HOST_BYTES_MAX).contains(&host.len()) && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
 fn cluster_id(text: &str) -> Result<ClusterId, ConfigError> {
     let bad = || ConfigError::BadClusterId { text: text.to_owned() };
     if text.len() != 16 {
@@ -400,6 +416,8 @@ pub const PORT_DEFAULT: u16 = 7400;
 const EXPECT_DEFAULT: u16 = 3;
 /// Any number will do as long as all nodes that are alike have the same; a hundred leaves room below.
 const WEIGHT_DEFAULT: u32 = 100;
+/// RFC 1035 §2.3.4.
+const HOST_BYTES_MAX: usize = 255;
 /// Names travel in every hello.
 const NAME_BYTES_MAX: usize = 64;
 

@@ -55,6 +55,8 @@ pub(super) struct EventLoop {
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) controls: mpsc::Receiver<Control>,
     pub(super) storage: StorageThread,
+    /// What storage has done.
+    pub(super) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
     pub(super) peers: Peers,
     pub(super) effects: Vec<Effect>,
     pub(super) switchboard: Switchboard,
@@ -103,16 +105,23 @@ impl EventLoop {
             let woken = tokio::select! {
                 biased;
                 control = self.controls.recv() => Woken::Control(control),
-                count = self.storage.done.recv_many(&mut done, BATCH_COUNT_MAX) => Woken::Stored(count),
+                count = self.stored.recv_many(&mut done, BATCH_COUNT_MAX) => Woken::Stored(count),
                 _ = self.events.recv_many(&mut events, BATCH_COUNT_MAX) => Woken::Events,
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => Woken::Timer,
             };
             let now = self.clock.now();
             match woken {
-                Woken::Control(None) => return LoopEnd::Abandoned,
+                Woken::Control(None) => {
+                    self.storage.abandon();
+                    return LoopEnd::Abandoned;
+                }
                 Woken::Control(Some(control)) => self.obey(control),
                 Woken::Stored(0) => return LoopEnd::StorageGone,
-                Woken::Stored(_) => done.drain(..).for_each(|done| self.stored(now, done)),
+                Woken::Stored(_) => {
+                    for done in done.drain(..).flatten() {
+                        self.node.handle(now, Input::Stored(done), &mut self.effects);
+                    }
+                }
                 // `peers` holds a door, so the channel never closes.
                 Woken::Events => events.drain(..).for_each(|event| self.take(now, event)),
                 Woken::Timer => {}
@@ -139,16 +148,6 @@ impl EventLoop {
             Stage::Draining(until) | Stage::Parting(until) => Some(until),
         };
         node.into_iter().chain(stage).min()
-    }
-
-    fn stored(&mut self, now: Now, done: StoreDone) {
-        let has_failed = matches!(done, StoreDone::Failed(_));
-        self.node.handle(now, Input::Stored(done), &mut self.effects);
-        if has_failed {
-            // What the node wanted before it knew goes first, and is passed over.
-            self.perform();
-            self.storage.reopen();
-        }
     }
 
     fn obey(&mut self, control: Control) {
@@ -184,7 +183,7 @@ impl EventLoop {
             }
             Event::LinkGone { link } => self.switchboard.remove_link(link),
             Event::OwnHello { answer } => {
-                let _ = answer.send(self.node.hello());
+                let _ = answer.send(self.own_hello());
             }
             Event::Found { hello, seed, verdict } => {
                 let _ = verdict.send(self.found(now, &hello, seed));
@@ -230,14 +229,16 @@ impl EventLoop {
             self.check(hello)?;
             self.switchboard.add_link(link, hello.member.node, hello.member.boot_nonce, outbox);
             self.peers.learn(&hello.member, None);
+            self.peers.hear_of(&hello.others);
         }
-        Ok(self.node.hello())
+        Ok(self.own_hello())
     }
 
     fn found(&mut self, now: Now, hello: &PeerHello, seed: String) -> Result<(), RequestError> {
         if !self.is_self(hello) {
             self.check(hello)?;
             self.peers.learn(&hello.member, Some(&seed));
+            self.peers.hear_of(&hello.others);
         }
         let found = Input::SeedFound { seed, node: hello.member.node };
         self.node.handle(now, found, &mut self.effects);
@@ -250,6 +251,10 @@ impl EventLoop {
         self.switchboard.add_peer(hello.member.node, hello.member.boot_nonce, outbox);
         self.node.handle(now, Input::PeerUp { hello }, &mut self.effects);
         Ok(())
+    }
+
+    fn own_hello(&self) -> PeerHello {
+        PeerHello { others: self.peers.met(), ..self.node.hello() }
     }
 
     fn is_self(&self, hello: &PeerHello) -> bool {
@@ -281,7 +286,7 @@ impl EventLoop {
             }
         }
         if !for_storage.is_empty() {
-            self.storage.perform(for_storage);
+            self.storage.submit(for_storage);
         }
     }
 
@@ -291,7 +296,9 @@ impl EventLoop {
         if let Stage::Draining(until) = self.stage
             && (now >= until || self.switchboard.client_requests_count() == 0)
         {
+            self.peers.stop();
             self.switchboard.dismiss_all(&stopping());
+            self.endpoint.set_server_config(None);
             self.stage = Stage::Parting(now + PART_WITHIN);
         }
         match self.stage {
@@ -301,9 +308,12 @@ impl EventLoop {
     }
 
     async fn finish(self) -> LoopEnd {
+        // Whoever has read its goodbye closes; only who has not is cut off.
+        let _ = timeout(PART_WITHIN, self.endpoint.wait_idle()).await;
         self.endpoint.close(CLOSED, b"");
         let _ = timeout(PART_WITHIN, self.endpoint.wait_idle()).await;
-        self.storage.finish();
+        // Closes the files once everything submitted is done.
+        drop(self.storage);
         LoopEnd::Stopped
     }
 }

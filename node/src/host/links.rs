@@ -35,7 +35,7 @@ where
     let outbox = Rc::new(Outbox::new(door.limits));
     let connection = ConnectionId(door.next_id());
     let conversation = async {
-        let mut frames = Frames::new(reader);
+        let mut frames = Frames::new(reader, CLIENT_HELLO_BYTES_MAX);
         let hello: ClientHello = frames.first(FrameKind::Hello).await?;
         frames.allow(CLIENT_FRAME_BYTES_MAX);
         let arrival = Rc::clone(&outbox);
@@ -62,7 +62,7 @@ where
     let outbox = Rc::new(Outbox::new(door.limits));
     let link = LinkId(door.next_id());
     let conversation = async {
-        let mut frames = Frames::new(reader);
+        let mut frames = Frames::new(reader, PEER_HELLO_BYTES_MAX);
         let hello: PeerHello = frames.first(FrameKind::Hello).await?;
         frames.allow(PEER_FRAME_BYTES_MAX);
         let from = hello.member.node;
@@ -112,7 +112,7 @@ where
     let conversation = async {
         let own = door.ask(|answer| Event::OwnHello { answer }).await?;
         say(&outbox, FrameKind::Hello, &own)?;
-        let mut frames = Frames::new(reader);
+        let mut frames = Frames::new(reader, PEER_HELLO_BYTES_MAX);
         let hello: PeerHello = frames.first(FrameKind::Welcome).await?;
         frames.allow(PEER_FRAME_BYTES_MAX);
         identity.check_node(hello.member.node).map_err(LinkEnd::Refused)?;
@@ -220,8 +220,8 @@ struct Frames<R> {
 
 impl<R: AsyncRead + Unpin> Frames<R> {
     /// Before the hello only little is read.
-    fn new(reader: R) -> Self {
-        Self { reader, frames: FrameReader::new(HELLO_BYTES_MAX) }
+    fn new(reader: R, bytes_max: u32) -> Self {
+        Self { reader, frames: FrameReader::new(bytes_max) }
     }
 
     /// Longer frames from now on.
@@ -299,8 +299,10 @@ fn bad(reason: impl ToString) -> LinkEnd {
 pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// How long a goodbye may take to reach the other end.
 pub(super) const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
-/// Longest hello, bytes: a few names, addresses and one access token.
-const HELLO_BYTES_MAX: u32 = 64 << 10;
+/// Longest hello of a client, bytes: its name and one access token.
+const CLIENT_HELLO_BYTES_MAX: u32 = 64 << 10;
+/// Longest hello of a node, bytes: itself and 64 others, each with twice 16 addresses of up to 261 bytes.
+const PEER_HELLO_BYTES_MAX: u32 = 1 << 20;
 /// Room made before each read, bytes; guess: a few full packets.
 const READ_BYTES: usize = 64 << 10;
 /// What a client at its limit is told; guess: longer than the work under way should take.

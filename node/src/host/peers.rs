@@ -5,7 +5,7 @@
 //! Invariants: a link is to the node it was meant for, by certificate and hello; this node's own address among the seeds
 //! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -35,19 +35,29 @@ pub(super) struct Peers {
     own: NodeId,
     known: BTreeMap<NodeId, Rc<Known>>,
     rng: ChaCha8Rng,
+    is_stopped: Rc<Cell<bool>>,
 }
 
 /// A node found once.
 struct Known {
-    /// Where to try, first choice first: what it advertises, then where it was found.
-    addresses: RefCell<Vec<String>>,
+    /// What it last said of itself, or others said of it.
+    member: RefCell<PeerMember>,
+    /// Where it answered, for the case that it does not know its own address.
+    found_at: RefCell<Option<String>>,
     /// A reason to try now.
     wake: Notify,
 }
 
 impl Peers {
     pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32]) -> Self {
-        Self { endpoint, door, own, known: BTreeMap::new(), rng: ChaCha8Rng::from_seed(seed) }
+        Self {
+            endpoint,
+            door,
+            own,
+            known: BTreeMap::new(),
+            rng: ChaCha8Rng::from_seed(seed),
+            is_stopped: Rc::default(),
+        }
     }
 
     /// Begins to look for a node at this address, and never stops: another may move in.
@@ -61,22 +71,38 @@ impl Peers {
         if member.node == self.own {
             return;
         }
-        let mut addresses = member.advertise_peer.clone();
-        addresses.truncate(ADDRESSES_COUNT_MAX);
         if let Some(known) = self.known.get(&member.node) {
-            // Where it was found stays worth a try after what it advertises.
-            let found_at = found_at.map(str::to_owned).or_else(|| known.addresses.borrow().last().cloned());
-            push_new(&mut addresses, found_at);
-            *known.addresses.borrow_mut() = addresses;
+            known.member.replace(member.clone());
+            if found_at.is_some() {
+                known.found_at.replace(found_at.map(str::to_owned));
+            }
             known.wake.notify_one();
             return;
         }
-        push_new(&mut addresses, found_at.map(str::to_owned));
-        info!(node = %member.node, name = member.name, ?addresses, "found a node");
-        let known = Rc::new(Known { addresses: RefCell::new(addresses), wake: Notify::new() });
+        info!(node = %member.node, name = member.name, addresses = ?member.advertise_peer, "found a node");
+        let known = Known {
+            member: RefCell::new(member.clone()),
+            found_at: RefCell::new(found_at.map(str::to_owned)),
+            wake: Notify::new(),
+        };
+        let known = Rc::new(known);
         self.known.insert(member.node, Rc::clone(&known));
         let (dialer, waits) = (self.dialer(), self.waits());
         spawn_local(keep(dialer, member.node, known, waits));
+    }
+
+    /// Learns of nodes by hearsay: of those already known, what they said themselves counts more.
+    pub(super) fn hear_of(&mut self, others: &[PeerMember]) {
+        for member in others.iter().take(OTHERS_COUNT_MAX) {
+            if !self.known.contains_key(&member.node) {
+                self.learn(member, None);
+            }
+        }
+    }
+
+    /// Whom this node has met, for its hello.
+    pub(super) fn met(&self) -> Vec<PeerMember> {
+        self.known.values().take(OTHERS_COUNT_MAX).map(|known| known.member.borrow().clone()).collect()
     }
 
     /// Tries everybody without a link now.
@@ -86,8 +112,14 @@ impl Peers {
         }
     }
 
+    /// Dials nobody any more.
+    pub(super) fn stop(&self) {
+        self.is_stopped.set(true);
+    }
+
     fn dialer(&self) -> Dialer {
-        Dialer { endpoint: self.endpoint.clone(), door: self.door.clone() }
+        let (endpoint, door) = (self.endpoint.clone(), self.door.clone());
+        Dialer { endpoint, door, is_stopped: Rc::clone(&self.is_stopped) }
     }
 
     fn waits(&mut self) -> Waits {
@@ -95,8 +127,15 @@ impl Peers {
     }
 }
 
-fn push_new(addresses: &mut Vec<String>, address: Option<String>) {
-    addresses.extend(address.filter(|address| !addresses.contains(address)));
+impl Known {
+    /// Where to try: what it advertises, then where it was found.
+    fn addresses(&self) -> Vec<String> {
+        let mut addresses = self.member.borrow().advertise_peer.clone();
+        addresses.truncate(ADDRESSES_COUNT_MAX);
+        let found_at = self.found_at.borrow().clone();
+        addresses.extend(found_at.filter(|address| !addresses.contains(address)));
+        addresses
+    }
 }
 
 async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
@@ -118,8 +157,7 @@ async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
 
 async fn keep(dialer: Dialer, node: NodeId, known: Rc<Known>, mut waits: Waits) {
     loop {
-        let names = known.addresses.borrow().clone();
-        for name in names {
+        for name in known.addresses() {
             for address in resolve(&name).await {
                 let began = tokio::time::Instant::now();
                 let end = dialer.dial(address, Errand::Link { node }).await;
@@ -147,10 +185,14 @@ async fn resolve(name: &str) -> Vec<SocketAddr> {
 struct Dialer {
     endpoint: Endpoint,
     door: Door,
+    is_stopped: Rc<Cell<bool>>,
 }
 
 impl Dialer {
     async fn dial(&self, address: SocketAddr, errand: Errand) -> LinkEnd {
+        if self.is_stopped.get() {
+            return LinkEnd::Stopping;
+        }
         let failed = |error: String| LinkEnd::Failed(std::io::Error::other(error));
         let connecting = match self.endpoint.connect(address, NODE_SERVER_NAME) {
             Ok(connecting) => connecting,
@@ -198,8 +240,10 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 const DIAL_WITHIN: Duration = Duration::from_secs(3);
 /// A seed whose every address has answered is asked again after this: its name may stand for more nodes by then.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Members named in a hello. Beyond so many, gossip has to do it.
+const OTHERS_COUNT_MAX: usize = 64;
 /// Addresses tried per name, and names taken from one member.
-const ADDRESSES_COUNT_MAX: usize = 16;
+pub(super) const ADDRESSES_COUNT_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -28,12 +28,12 @@ use super::event::Door;
 use super::event_loop::{Control, EventLoop, LoopEnd, Stage};
 use super::peers::Peers;
 use super::secret::{ClusterSecrets, node_id};
-use super::storage_thread::{StorageStartError, StorageThread};
+use super::storage_thread::StorageThread;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
-use crate::storage::Recovered;
-use crate::storage::engine::{OpenError, OpenOptions};
+use crate::storage::engine::{Doubt, OpenError, OpenOptions};
+use crate::storage::{Recovered, StoreDone};
 use crate::system::StateError;
 
 /// Starts nodes.
@@ -82,15 +82,7 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
-    /// The data directory cannot be made or read.
-    #[error("cannot use data directory {}: {error}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// What is in the data directory cannot be used.
+    /// The data directory cannot be made, or what is in it cannot be used.
     #[error("data directory {}: {error}", path.display())]
     Store {
         /// The directory.
@@ -299,7 +291,8 @@ fn assemble(
     let cluster = config.cluster_id.unwrap_or_else(|| secret.cluster_id(&config.cluster));
     let node = node_id(cluster, &config.name);
     let mut entropy = entropy()?;
-    let (storage, recovered) = open_storage(&config, cluster, node, Actor::incarnation(entropy.next_u64()))?;
+    let (done, stored) = mpsc::unbounded_channel();
+    let (storage, recovered) = open_storage(&config, cluster, node, Actor::incarnation(entropy.next_u64()), done)?;
 
     let tls = NodeTls::new(&secrets, node)?;
     let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
@@ -324,6 +317,7 @@ fn assemble(
         events,
         controls,
         storage,
+        stored,
         peers,
         effects,
         switchboard: Switchboard::default(),
@@ -369,15 +363,13 @@ fn open_storage(
     cluster: ClusterId,
     node: NodeId,
     incarnation: Actor,
+    done: mpsc::UnboundedSender<Vec<StoreDone>>,
 ) -> Result<(StorageThread, Recovered), StartError> {
-    let path = || config.data_dir.clone();
-    let disk = DirectoryDisk::make(path()).map_err(|error| StartError::DataDir { path: path(), error })?;
+    let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
+    let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
     let options =
-        OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, verify_pages: false };
-    StorageThread::start(disk, options).map_err(|error| match error {
-        StorageStartError::Open(error) => StartError::Store { path: path(), error },
-        StorageStartError::Thread(error) => system(error),
-    })
+        OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, doubt: Doubt::Nothing };
+    StorageThread::start(disk, options, done).map_err(refused)
 }
 
 /// Randomness for everything of this process start.

@@ -28,6 +28,7 @@ pub(super) struct Switchboard {
 
 struct Asker {
     from: NodeId,
+    boot_nonce: u64,
     outbox: Rc<Outbox>,
 }
 
@@ -46,14 +47,16 @@ impl Switchboard {
         self.clients.remove(&connection).is_some()
     }
 
-    /// A node asks on this link. A connection to an earlier process of that node is dead, though it may not know yet.
+    /// A node asks on this link. Connections to an earlier process of that node are dead, though they may not know yet.
     pub(super) fn add_link(&mut self, link: LinkId, from: NodeId, boot_nonce: u64, outbox: Rc<Outbox>) {
+        let earlier = self.links.values().filter(|asker| asker.from == from && asker.boot_nonce != boot_nonce);
+        earlier.for_each(|asker| asker.outbox.kill());
         if let Some(peer) = self.peers.get(&from)
             && peer.boot_nonce != boot_nonce
         {
             peer.outbox.kill();
         }
-        self.links.insert(link, Asker { from, outbox });
+        self.links.insert(link, Asker { from, boot_nonce, outbox });
     }
 
     pub(super) fn remove_link(&mut self, link: LinkId) {

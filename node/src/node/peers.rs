@@ -16,7 +16,7 @@ use crate::replica::{Question, ReplicaEffect};
 use crate::system::{SystemAsk, SystemInput};
 
 impl Node {
-    /// What this node says of itself to peers.
+    /// What this node says of itself to peers; whom it has met, the host adds.
     #[must_use]
     pub fn hello(&self) -> PeerHello {
         let leases = self.replica.store().leases();
@@ -35,6 +35,7 @@ impl Node {
                 boot_nonce: self.config.boot_nonce,
             },
             view: self.system.view(),
+            others: Vec::new(),
         }
     }
 

@@ -42,6 +42,8 @@ pub enum StoreEffect {
         /// Its content.
         bytes: Bytes,
     },
+    /// Drop the dead engine, forget every effect before this one, open another: `Reopened`. Tried until it succeeds.
+    Reopen,
 }
 
 /// One delta in the log, as received.
@@ -124,7 +126,7 @@ pub enum StoreDone {
     },
     /// The engine is dead. What was not completed may or may not be on disk; nothing more completes until `Reopened`.
     Failed(Failure),
-    /// The engine serves again with what was on disk.
+    /// Another engine serves, with what was on disk.
     Reopened(Box<Recovered>),
 }
 

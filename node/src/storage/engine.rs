@@ -28,7 +28,7 @@ use super::row::{Kind, Row, encode_record, seal};
 use meta::Meta;
 
 pub use disk::Disk;
-pub use open::{OpenError, OpenOptions};
+pub use open::{Doubt, OpenError, OpenOptions};
 pub use reader::Reader;
 
 /// Row key -> row.
@@ -56,8 +56,9 @@ struct Files {
 }
 
 impl Engine {
-    /// Performs `effects` in order, all `Append`s in one transaction, and says what was done. After `Failed`, which comes
-    /// last, the engine is dead: drop it (and its readers), then open another.
+    /// Performs `effects` in order, all `Append`s first in one transaction, and says what was done. After `Failed`, which
+    /// comes last, the engine is dead; the store asks for `Reopen`, which whoever owns this does: drop it (and its readers),
+    /// then open another.
     pub fn perform(&mut self, effects: Vec<StoreEffect>) -> Vec<StoreDone> {
         let mut done = Vec::new();
         let Some(files) = &self.files else { return done };
@@ -81,8 +82,9 @@ impl Engine {
         self.files.is_none()
     }
 
-    /// Closes the files. A database that failed may fail or panic once more on its way out: nothing depends on it.
-    fn close(&mut self) {
+    /// Closes the files; the engine is dead from here on. (A database that failed may fail or panic once more on its way
+    /// out: nothing depends on it.)
+    pub fn close(&mut self) {
         let files = self.files.take();
         let _ = guarded(|| {
             drop(files);
@@ -109,7 +111,8 @@ fn perform(files: &Files, last: &mut Lsn, effects: Vec<StoreEffect>, done: &mut 
     let reader = Reader::new(Arc::clone(&files.rows));
     for effect in others {
         done.push(match effect {
-            StoreEffect::Append { .. } => continue,
+            // Appends are done above; reopening is for who owns the engine.
+            StoreEffect::Append { .. } | StoreEffect::Reopen => continue,
             StoreEffect::Load { keys } => reader.load(keys)?,
             StoreEffect::Scan(request) => StoreDone::Scanned(reader.scan(&request)?),
             StoreEffect::Flush(work) => {
@@ -136,7 +139,8 @@ fn records_of(effect: StoreEffect) -> Vec<Record> {
         | StoreEffect::Scan(_)
         | StoreEffect::Flush(_)
         | StoreEffect::Lease(_)
-        | StoreEffect::Persist { .. } => Vec::new(),
+        | StoreEffect::Persist { .. }
+        | StoreEffect::Reopen => Vec::new(),
     }
 }
 
@@ -205,8 +209,8 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 fn failed(error: impl Into<redb::Error>) -> Failure {
     let error = error.into();
-    if let redb::Error::Io(error) = &error {
-        io_failure(error)
+    if let redb::Error::Io(error) = error {
+        error.into()
     } else if matches!(error, redb::Error::PreviousIo | redb::Error::DatabaseClosed) {
         Failure::Io { reason: error.to_string() }
     } else if matches!(error, redb::Error::LockPoisoned(_)) {
@@ -217,10 +221,12 @@ fn failed(error: impl Into<redb::Error>) -> Failure {
     }
 }
 
-fn io_failure(error: &io::Error) -> Failure {
-    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        Failure::Full
-    } else {
-        Failure::Io { reason: error.to_string() }
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::Full
+        } else {
+            Self::Io { reason: error.to_string() }
+        }
     }
 }

@@ -209,6 +209,13 @@ impl Changes {
         state: &mut SystemState,
         verdicts: &mut Vec<(RequestId, Verdict)>,
     ) -> bool {
+        let left_over = self.left_over(state);
+        for id in &left_over {
+            state.keyspaces.drop(*id);
+        }
+        if self.is_idle() {
+            return !left_over.is_empty();
+        }
         let before = state.keyspaces.clone();
         self.pending.retain_mut(|pending| match pending.advance(now, state) {
             Some(verdict) => {
@@ -217,10 +224,7 @@ impl Changes {
             }
             None => true,
         });
-        for id in self.left_over(state) {
-            state.keyspaces.drop(id);
-        }
-        state.keyspaces != before
+        !left_over.is_empty() || state.keyspaces != before
     }
 
     /// Whether no change waits for anybody.

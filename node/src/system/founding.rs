@@ -104,3 +104,79 @@ impl Founding {
 /// Attempts to found a cluster. Each failed one takes a new pair of rivals, which know each other afterwards; a guess that
 /// bounds the state.
 pub(super) const ROUNDS_MAX: u32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng;
+    use shoal_protocol::layout::{Intent, NodeRole};
+
+    use super::*;
+
+    /// A proposal of these nodes, whose stores have their nodes' numbers.
+    fn propose(founding: &mut Founding, round: u32, nodes: &[u64]) -> ProposalId {
+        let intent = Intent { nodes: nodes.iter().map(|&n| (NodeId(n), NodeRole::active("z"))).collect() };
+        let layout = Layout::new(intent, nodes.iter().map(|&n| (NodeId(n), Actor(n))).collect());
+        let proposal = Proposal { round, layout, keys: ClusterKeys::draw(&mut ChaCha8Rng::from_seed([0; 32])) };
+        let id = proposal.id();
+        founding.proposals.insert(id, proposal);
+        id
+    }
+
+    fn vote(founding: &mut Founding, store: u64, round: u32, id: ProposalId) {
+        founding.votes.entry(Actor(store)).or_default().insert(round, id);
+    }
+
+    #[test]
+    fn a_layout_is_formed_when_its_last_member_voted_and_then_nobody_votes() {
+        let mut founding = Founding::default();
+        let id = propose(&mut founding, 0, &[1, 2]);
+        vote(&mut founding, 1, 0, id);
+        assert!(founding.formed().is_none());
+        assert_eq!(founding.votable(NodeId(2), Actor(2)), Some((0, id)));
+        vote(&mut founding, 2, 0, id);
+        assert_eq!(founding.formed().map(Proposal::id), Some(id));
+        propose(&mut founding, 1, &[3]);
+        assert_eq!(founding.votable(NodeId(3), Actor(3)), None);
+    }
+
+    #[test]
+    fn a_store_votes_only_for_what_names_it_and_once_per_round() {
+        let mut founding = Founding::default();
+        let id = propose(&mut founding, 0, &[1, 2]);
+        assert_eq!(founding.votable(NodeId(1), Actor(9)), None);
+        assert_eq!(founding.votable(NodeId(3), Actor(3)), None);
+        vote(&mut founding, 2, 0, id);
+        propose(&mut founding, 0, &[2, 3]);
+        assert_eq!(founding.votable(NodeId(2), Actor(2)), None);
+    }
+
+    #[test]
+    fn split_votes_kill_both_rivals_and_open_the_next_round() {
+        let mut founding = Founding::default();
+        let (low, high) = (propose(&mut founding, 0, &[1, 2, 3]), propose(&mut founding, 0, &[2, 3, 4]));
+        vote(&mut founding, 1, 0, low);
+        vote(&mut founding, 2, 0, low);
+        vote(&mut founding, 4, 0, high);
+        assert_eq!((founding.is_dead(low), founding.is_dead(high)), (false, true));
+        assert_eq!((founding.open_round(), founding.votable(NodeId(2), Actor(2))), (None, None));
+        vote(&mut founding, 3, 0, high);
+        assert!(founding.is_dead(low));
+        assert_eq!(founding.open_round(), Some(1));
+        let next = propose(&mut founding, 1, &[1, 2, 3, 4]);
+        assert_eq!(founding.open_round(), None);
+        for node in 1..=4 {
+            assert_eq!(founding.votable(NodeId(node), Actor(node)), Some((1, next)));
+        }
+    }
+
+    #[test]
+    fn a_vote_in_a_later_round_kills_what_its_store_passed_over() {
+        let mut founding = Founding::default();
+        let passed = propose(&mut founding, 0, &[1, 2]);
+        let later = propose(&mut founding, 1, &[2, 3]);
+        vote(&mut founding, 2, 1, later);
+        assert!(founding.is_dead(passed));
+        assert_eq!(founding.votable(NodeId(2), Actor(2)), None);
+    }
+}

@@ -4,17 +4,16 @@
 //! with an open `Persist` that may or may not have reached the disk, and start again. After that everything works.
 //! Checked at every step from outside: no node ever shows two formed layouts, and no two nodes different ones.
 
+mod formation;
+mod keyspaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_protocol::address::KeyspaceName;
-use shoal_protocol::client::{KeyspaceChange, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
-use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, Class, LayoutId, NodeId, RequestId};
+use shoal_protocol::id::{Actor, LayoutId, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
-use shoal_protocol::object::Conflict;
 use shoal_protocol::time::{Instant, Now, WallTime};
 
 use super::*;
@@ -35,6 +34,7 @@ struct Machine {
     boot: u32,
     disk: Option<Bytes>,
     writing: Option<Bytes>,
+    wipes: u64,
 }
 
 /// How the nodes are configured.
@@ -182,6 +182,7 @@ impl World {
     fn start(&mut self, node: usize) {
         let mut seed = [0; 32];
         self.rng.fill_bytes(&mut seed);
+        let incarnation = self.incarnation(node);
         let machine = &mut self.machines[node];
         if machine.system.is_some() {
             return;
@@ -190,7 +191,7 @@ impl World {
         let config = SystemConfig {
             node: node_id(node),
             role: NodeRole::active("z"),
-            incarnation: Actor(node as u64 + 100),
+            incarnation,
             formation: FormationConfig { expect: self.setup.expect, seeds: vec![SEED.into()], found_alone: false },
             seed,
         };
@@ -203,6 +204,10 @@ impl World {
             self.greet(a, b);
             self.greet(b, a);
         }
+    }
+
+    fn incarnation(&self, node: usize) -> Actor {
+        Actor(node as u64 + 100 + 1_000 * self.machines[node].wipes)
     }
 
     fn link(&mut self, a: usize, b: usize, is_up: bool) {
@@ -218,7 +223,7 @@ impl World {
 
     fn greet(&mut self, me: usize, other: usize) {
         if self.machines[other].system.is_some() {
-            let (node, incarnation) = (node_id(other), Actor(other as u64 + 100));
+            let (node, incarnation) = (node_id(other), self.incarnation(other));
             self.handle(me, SystemInput::PeerUp { node, zone: "z".into(), incarnation });
             if other == self.setup.seed_node {
                 self.handle(me, SystemInput::SeedFound { seed: SEED.into(), node });
@@ -299,194 +304,9 @@ impl World {
     }
 }
 
-fn name(text: &str) -> KeyspaceName {
-    KeyspaceName::new(text).unwrap()
-}
-
-fn create(text: &str) -> KeyspaceCommand {
-    let class = Class { n: 3, r: 0, w: 0 };
-    let (layout, conflict, quorum) = (KeyspaceLayout::Collection, Conflict::Siblings, QuorumMode::Strict);
-    KeyspaceCommand::Create { name: name(text), spec: KeyspaceSpec { class, layout, conflict, quorum, ttl_s: None } }
-}
-
 fn formed_world(seed: u64, nodes_count: usize) -> World {
     let mut world = World::new(seed, Setup { nodes_count, expect: nodes_count, seed_node: 0 });
     world.run_for(SETTLE);
     assert!((0..nodes_count).all(|node| world.system(node).standing() == Standing::Formed));
     world
-}
-
-#[test]
-fn three_and_five_nodes_form_exactly_once_whatever_is_lost_or_crashes() {
-    for seed in 0..150 {
-        for nodes_count in [3, 5] {
-            let setup = Setup { nodes_count, expect: nodes_count, seed_node: seed as usize % nodes_count };
-            let mut world = World::new(seed, setup);
-            world.add_faults(12);
-            world.run_for(RUN);
-            assert_eq!(world.formed.len(), 1, "seed {seed}");
-            assert_eq!(world.system(0).formed().unwrap().incarnations().len(), nodes_count);
-            world.assert_equal();
-        }
-    }
-}
-
-#[test]
-fn rivals_that_know_too_few_members_still_form_exactly_one_layout() {
-    let (mut rivalries, mut later_rounds) = (0, 0);
-    for seed in 0..300 {
-        let mut world = World::new(seed, Setup { nodes_count: 7, expect: 3, seed_node: seed as usize % 7 });
-        world.add_faults(12);
-        world.run_for(RUN);
-        assert_eq!(world.formed.len(), 1, "seed {seed}: {}", world.system(0).standing());
-        world.assert_equal();
-        let founding = &world.system(0).state().founding;
-        rivalries += usize::from(founding.proposals.len() > 1);
-        later_rounds += usize::from(founding.formed().unwrap().round > 0);
-    }
-    assert!(rivalries >= 20, "the histories are too tame: {rivalries} with rivals");
-    assert!(later_rounds > 0, "votes never split: {later_rounds}");
-}
-
-#[test]
-fn one_seed_is_one_history() {
-    let run = || {
-        let mut world = World::new(7, Setup { nodes_count: 5, expect: 3, seed_node: 2 });
-        world.add_faults(12);
-        world.run_for(RUN);
-        (world.events_count, world.system(0).state().fingerprint())
-    };
-    assert_eq!(run(), run());
-}
-
-#[test]
-fn nobody_founds_alone_unless_asked_to() {
-    let config = |expect, found_alone| SystemConfig {
-        node: NodeId(1),
-        role: NodeRole::active("z"),
-        incarnation: Actor(1),
-        formation: FormationConfig { expect, seeds: Vec::new(), found_alone },
-        seed: [0; 32],
-    };
-    let run = |config| {
-        let mut system = System::open(config, None).unwrap();
-        let mut out = Vec::new();
-        system.handle(Now::default(), SystemInput::Tick, &mut out);
-        while let Some(SystemEffect::Persist { version, .. }) =
-            std::mem::take(&mut out).into_iter().find(|effect| matches!(effect, SystemEffect::Persist { .. }))
-        {
-            assert!(system.formed().is_none(), "a vote was shown before it was durable");
-            system.handle(Now::default(), SystemInput::Persisted { version }, &mut out);
-        }
-        system.standing()
-    };
-    assert_eq!(run(config(1, true)), Standing::Formed);
-    assert_eq!(run(config(1, false)), Standing::NotAskedToFound);
-    assert_eq!(run(config(3, true)), Standing::AwaitingMembers { seen: 1, expect: 3 });
-}
-
-#[test]
-fn of_concurrent_creations_of_one_name_at_most_one_is_acknowledged_and_it_stays() {
-    let mut won = 0;
-    for seed in 0..150 {
-        let nodes_count = if seed % 2 == 0 { 3 } else { 5 };
-        let mut world = formed_world(seed, nodes_count);
-        world.add_faults(8);
-        let mut requests = Vec::new();
-        for _ in 0..6 {
-            let pause = Duration::from_micros(world.below(700_000));
-            world.run_for(pause);
-            let node = world.below(nodes_count as u64) as usize;
-            requests.push(world.change(node, create("app")));
-        }
-        world.run_for(RUN);
-        let acked: Vec<&KeyspaceInfo> =
-            requests.iter().filter_map(|request| world.verdicts.get(request)?.as_ref().ok()).collect();
-        assert!(acked.len() <= 1, "seed {seed}: {acked:?}");
-        world.assert_equal();
-        let visible: Vec<&KeyspaceInfo> = world.system(0).keyspaces().values().collect();
-        assert!(visible.len() <= 1, "seed {seed}: {visible:?}");
-        if let Some(acked) = acked.first() {
-            assert_eq!(visible, [*acked], "seed {seed}");
-            won += 1;
-        }
-        assert_eq!(
-            world.system(0).state().keyspaces.records.len(),
-            visible.len(),
-            "seed {seed}: something was left behind"
-        );
-    }
-    assert!(won >= 100, "too few creations succeeded: {won}");
-}
-
-#[test]
-fn a_change_is_acknowledged_by_a_majority_and_seen_by_all() {
-    let mut world = formed_world(1, 3);
-    let made = world.change(0, create("app"));
-    world.run_for(SETTLE);
-    let info = world.verdicts[&made].clone().unwrap();
-    assert_eq!(world.system(2).keyspace_by_name(&name("app")), Some(info.clone()));
-
-    let change = KeyspaceChange { quorum: Some(QuorumMode::Sloppy), ttl_s: Some(Some(60)) };
-    let set = world.change(1, KeyspaceCommand::Set { name: name("app"), change });
-    world.run_for(SETTLE);
-    let set = world.verdicts[&set].clone().unwrap();
-    assert_eq!((set.id, set.spec.quorum, set.spec.ttl_s), (info.id, QuorumMode::Sloppy, Some(60)));
-    assert_eq!(world.system(0).keyspace_by_id(info.id), Some(&set));
-
-    let dropped = world.change(2, KeyspaceCommand::Drop { name: name("app") });
-    world.run_for(SETTLE);
-    assert_eq!(world.verdicts[&dropped], Ok(set));
-    let again = world.change(0, create("app"));
-    world.run_for(SETTLE);
-    assert_ne!(world.verdicts[&again].as_ref().unwrap().id, info.id);
-    assert!(world.system(1).state().is_dropped(info.id));
-}
-
-#[test]
-fn without_a_majority_nothing_is_acknowledged_and_a_creation_leaves_nothing() {
-    let mut world = formed_world(1, 3);
-    let made = world.change(0, create("app"));
-    world.run_for(SETTLE);
-    assert!(world.verdicts[&made].is_ok());
-    world.link(0, 1, false);
-    world.link(0, 2, false);
-    let change = KeyspaceChange { quorum: Some(QuorumMode::Sloppy), ttl_s: None };
-    let set = world.change(0, KeyspaceCommand::Set { name: name("app"), change });
-    let other = world.change(0, create("other"));
-    world.run_for(SETTLE);
-    assert_eq!(world.verdicts[&set], Err(RequestError::Unknown { acked: 1, needed: 2 }));
-    assert_eq!(world.verdicts[&other], Err(RequestError::Unavailable { replied: 1, needed: 2 }));
-    world.link(0, 1, true);
-    world.run_for(SETTLE);
-    world.assert_equal();
-    assert_eq!(world.system(1).keyspaces().len(), 1);
-}
-
-#[test]
-fn what_cannot_be_a_keyspace_is_refused_at_once() {
-    let mut world = formed_world(1, 3);
-    let mut refused = |command| {
-        let request = world.change(0, command);
-        world.verdicts[&request].clone().unwrap_err().code()
-    };
-    let with = |change: fn(&mut KeyspaceSpec)| match create("app") {
-        KeyspaceCommand::Create { name, mut spec } => {
-            change(&mut spec);
-            KeyspaceCommand::Create { name, spec }
-        }
-        KeyspaceCommand::Set { .. } | KeyspaceCommand::Drop { .. } => unreachable!(),
-    };
-    assert_eq!(refused(create("_system")), "bad_request");
-    assert_eq!(refused(with(|spec| spec.class.n = 0)), "bad_request");
-    assert_eq!(refused(with(|spec| spec.class.n = 16)), "bad_request");
-    assert_eq!(refused(with(|spec| spec.class.w = 4)), "bad_request");
-    assert_eq!(refused(with(|spec| spec.ttl_s = Some(0))), "bad_request");
-    assert_eq!(refused(KeyspaceCommand::Drop { name: name("app") }), "unknown_keyspace");
-    let change = KeyspaceChange { quorum: None, ttl_s: Some(Some(9)) };
-    assert_eq!(refused(KeyspaceCommand::Set { name: name("app"), change }), "unknown_keyspace");
-    let mut fresh = World::new(1, Setup { nodes_count: 1, expect: 2, seed_node: 0 });
-    fresh.run_for(Duration::ZERO);
-    let request = fresh.change(0, create("app"));
-    assert_eq!(fresh.verdicts[&request].as_ref().unwrap_err().code(), "not_serving");
 }

@@ -68,22 +68,22 @@ impl Body {
         self.map.shrink(join, Self::prune_lww);
     }
 
-    /// The live dots that `context` covers, ascending. Costs by the smaller of the two.
-    pub(crate) fn covered_by(&self, context: &Context) -> Vec<Dot> {
+    /// The live dots that `context` covers, each once. Costs by the smaller of the two, and by what it finds.
+    pub(crate) fn covered_by(&self, context: &Context, join: &mut Join<'_>) -> Vec<Dot> {
         let live = self.register.len() + self.flag.len() + self.set.dots_count() + self.map.dots_count();
         let mut covered = Vec::new();
         if live <= context.ranges_count() {
-            covered.extend(self.dots().filter(|dot| context.covers(*dot)));
+            covered.extend(self.dots().inspect(|_| join.visit()).filter(|dot| context.covers(*dot)));
         } else {
             for range in dot_bounds(context) {
+                join.visit();
                 covered.extend(self.register.between(range.start, range.end));
                 covered.extend(self.flag.between(range.start, range.end));
                 covered.extend(self.set.between(range.start, range.end));
                 covered.extend(self.map.between(range.start, range.end));
             }
         }
-        covered.sort_unstable();
-        covered.dedup();
+        covered.iter().for_each(|_| join.visit());
         covered
     }
 

@@ -139,6 +139,7 @@ mod tests {
         let mut cell = Cell { pr: 5, ..Cell::default() };
         cell.join(&Cell { p: 5, ..Cell::default() });
         assert_eq!(cell.value(), 0);
+        assert_eq!(Cell { pr: 9, ..cell }.totals(), Totals { p: 9, n: 0 });
         cell.join(&Cell { p: 7, ..Cell::default() });
         assert_eq!(cell.value(), 2);
     }

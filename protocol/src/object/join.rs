@@ -21,8 +21,8 @@ pub(crate) struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    pub(crate) fn new(seen: &'a Context, visited: usize) -> Self {
-        Self { seen, visited: visited as u64, gained: 0, lost: 0 }
+    pub(crate) fn new(seen: &'a Context) -> Self {
+        Self { seen, visited: 0, gained: 0, lost: 0 }
     }
 
     pub(crate) fn has_seen(&self, dot: Dot) -> bool {

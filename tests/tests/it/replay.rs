@@ -1,6 +1,5 @@
 //! Every case of `tests/cases` gives what it expects, and wrong files are refused by name.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -79,9 +78,9 @@ fn the_tool_prints_one_document_or_an_error_with_its_place() {
 
     let folder = tempfile::tempdir().unwrap();
     let wrong = |kind: &str, op: Value| {
-        let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
-        write!(file, "{}", json!({ "type": kind, "cases": [{ "id": "w-1", "ops": [op] }] })).unwrap();
-        let outcome = run(file.path().to_owned());
+        let file = folder.path().join("wrong.json");
+        std::fs::write(&file, json!({ "type": kind, "cases": [{ "id": "w-1", "ops": [op] }] }).to_string()).unwrap();
+        let outcome = run(file);
         assert_eq!(outcome.status.code(), Some(1), "{kind}");
         assert_eq!(outcome.stdout, b"");
         String::from_utf8(outcome.stderr).unwrap()

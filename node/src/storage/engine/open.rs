@@ -2,12 +2,15 @@
 //!
 //! Shape: meta (identity, leases, blobs) -> rows -> replay of the log. Both files are made under a temporary name, filled,
 //! closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose creation was cut
-//! short.) Invariant: a data directory that is not this node's, or not understood, is refused untouched.
+//! short.) Invariant: a data directory that is not this node's, or not understood, is refused, and what it
+//! holds is kept.
 
 use std::io;
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageError};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, StorageError,
+};
 use shoal_protocol::id::{Actor, ClusterId, Lsn, NodeId};
 use shoal_protocol::object::Object;
 
@@ -18,7 +21,7 @@ use crate::storage::row::{Kind, decode_record, seal, unseal};
 
 use super::disk::Disk;
 use super::meta::{Identity, Meta};
-use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded, io_failure};
+use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded};
 
 /// The format this code reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -34,11 +37,37 @@ pub struct OpenOptions {
     pub incarnation: Actor,
     /// Pages that redb may keep in memory.
     pub cache_bytes: usize,
-    /// Whether redb checks the checksum of every page first (about 1 s per GB): worth it after a failure by damage.
-    pub verify_pages: bool,
+    /// How much of what the files say is believed.
+    pub doubt: Doubt,
 }
 
-/// Why a store cannot be opened. Nothing in it was changed.
+/// What is to be doubted when a store is opened, the more the later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doubt {
+    /// Nothing: rows and records are checked when they are read.
+    #[default]
+    Nothing,
+    /// Pages: redb checks all of them first, about 1 s per GB. After damage was met.
+    Pages,
+    /// The operating system: after a failed sync it may show writes that will never reach the disk, and call them clean
+    /// ("fsyncgate"). Every file is copied, synced and put in place of itself, then checked. After an I/O error.
+    Disk,
+}
+
+impl Failure {
+    /// What to doubt when the store is opened again after this.
+    #[must_use]
+    pub fn doubt(&self) -> Doubt {
+        match self {
+            // A write that found no space was not done, and there is no space for a copy.
+            Self::Full => Doubt::Nothing,
+            Self::Io { .. } => Doubt::Disk,
+            Self::Damaged { .. } | Self::Panicked { .. } => Doubt::Pages,
+        }
+    }
+}
+
+/// Why a store cannot be opened. What it holds was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -86,15 +115,22 @@ impl Engine {
     /// # Errors
     /// See `OpenError`.
     pub fn open<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
+        for name in [ROWS_NEW_FILE, META_NEW_FILE] {
+            remove_if_there(disk, name)?;
+        }
         let created = !exists(disk, META_FILE)?;
         if created {
-            clear_leftovers(disk, options)?;
+            clear_unfinished(disk, options)?;
             let store_id = options.incarnation.0;
             create(disk, options, ROWS_FILE, |database| begin_rows(&database, store_id))?;
             create(disk, options, META_FILE, |database| begin_meta(database, store_id, options))?;
         }
         if !exists(disk, ROWS_FILE)? {
             return Err(damaged(ROWS_FILE, "it is missing"));
+        }
+        if options.doubt == Doubt::Disk {
+            rewrite(disk, META_FILE, META_NEW_FILE)?;
+            rewrite(disk, ROWS_FILE, ROWS_NEW_FILE)?;
         }
         let meta = Meta::new(open_file(disk, options, META_FILE)?);
         let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
@@ -108,22 +144,39 @@ impl Engine {
     }
 }
 
-/// Removes what a creation cut short has left.
-fn clear_leftovers<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
-    for name in [ROWS_NEW_FILE, META_NEW_FILE] {
-        if exists(disk, name)? {
-            disk.remove(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
-        }
-    }
+/// Removes the rows of a creation that was cut short.
+fn clear_unfinished<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
     if exists(disk, ROWS_FILE)? {
         let rows = open_file(disk, options, ROWS_FILE)?;
         if !in_file(ROWS_FILE, || is_unused(&rows))? {
             return Err(damaged(META_FILE, "it is missing beside rows that are in use"));
         }
-        drop(rows);
-        disk.remove(ROWS_FILE).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+    }
+    remove_if_there(disk, ROWS_FILE)
+}
+
+fn remove_if_there<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
+    if exists(disk, name)? {
+        disk.remove(name).map_err(|error| OpenError::Disk(error.into()))?;
     }
     Ok(())
+}
+
+/// Puts a synced copy of a file in its place.
+fn rewrite<D: Disk>(disk: &D, name: &str, new: &str) -> Result<(), OpenError> {
+    let copy = || {
+        let (from, to) = (disk.open(name)?, disk.open(new)?);
+        let len = from.len()?;
+        to.set_len(len)?;
+        let mut buffer = vec![0; COPY_BYTES];
+        for offset in (0..len).step_by(COPY_BYTES) {
+            let rest = usize::try_from(len - offset).map_or(COPY_BYTES, |rest| rest.min(COPY_BYTES));
+            from.read(offset, &mut buffer[..rest])?;
+            to.write(offset, &buffer[..rest])?;
+        }
+        to.sync_data()
+    };
+    copy().and_then(|()| disk.rename(new, name)).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn is_unused(rows: &Database) -> Result<bool, Failure> {
@@ -141,7 +194,7 @@ fn create<D: Disk>(
     let new = if file == ROWS_FILE { ROWS_NEW_FILE } else { META_NEW_FILE };
     let database = open_file(disk, options, new)?;
     in_file(file, || fill(database))?;
-    disk.rename(new, file).map_err(|error| OpenError::Disk(io_failure(&error)))
+    disk.rename(new, file).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn begin_rows(database: &Database, store_id: u64) -> Result<(), Failure> {
@@ -225,24 +278,25 @@ fn replay(rows: &Database, store_id: u64) -> Result<(Lsn, Log), Failure> {
 }
 
 fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
-    disk.exists(name).map_err(|error| OpenError::Disk(io_failure(&error)))
+    disk.exists(name).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
-    let backend = disk.open(name).map_err(|error| OpenError::Disk(io_failure(&error)))?;
+    let backend = disk.open(name).map_err(|error| OpenError::Disk(error.into()))?;
     let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.verify_pages);
+    builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.doubt > Doubt::Nothing);
     let opened = in_file(name, || Ok(builder.create_with_backend(backend)))?;
     opened.map_err(|error| {
         if matches!(error, DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) {
             return OpenError::Locked;
         }
-        if let DatabaseError::Storage(StorageError::Io(error)) = &error
-            && !is_damage(error)
+        let text = error.to_string();
+        if let DatabaseError::Storage(StorageError::Io(error)) = error
+            && !is_damage(&error)
         {
-            return OpenError::Disk(io_failure(error));
+            return OpenError::Disk(error.into());
         }
-        damaged(name, &error.to_string())
+        damaged(name, &text)
     })
 }
 
@@ -262,7 +316,33 @@ fn damaged(file: &'static str, reason: &str) -> OpenError {
     OpenError::Damaged { file, reason: reason.into() }
 }
 
+const COPY_BYTES: usize = 1 << 20;
 const META_FILE: &str = "meta.redb";
 const META_NEW_FILE: &str = "meta.redb.new";
 const ROWS_FILE: &str = "rows.redb";
 const ROWS_NEW_FILE: &str = "rows.redb.new";
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_by_its_number() {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        let meta = Meta::new(database);
+        let identity = Identity { format: FORMAT + 1, store_id: 1, node: NodeId(1), cluster: None };
+        meta.begin(identity, Leases { incarnation: Actor(1), dots_end: 0, lsns_end: 0 }).unwrap();
+        let (identity, ..) = meta.read().unwrap();
+        let options = OpenOptions {
+            node: NodeId(1),
+            cluster: None,
+            incarnation: Actor(1),
+            cache_bytes: 0,
+            doubt: Doubt::Nothing,
+        };
+        let refused = check_identity(&meta, identity, &options);
+        assert!(matches!(refused, Err(OpenError::NewerFormat { found }) if found == FORMAT + 1));
+    }
+}

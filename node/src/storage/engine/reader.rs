@@ -43,7 +43,8 @@ impl Reader {
                 StoreEffect::Append { .. }
                 | StoreEffect::Flush(_)
                 | StoreEffect::Lease(_)
-                | StoreEffect::Persist { .. } => Ok(None),
+                | StoreEffect::Persist { .. }
+                | StoreEffect::Reopen => Ok(None),
             });
             match read {
                 Ok(read) => done.extend(read),

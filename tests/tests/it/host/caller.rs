@@ -206,5 +206,6 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
             boot_nonce: 1,
         },
         view: ViewId(0),
+        others: Vec::new(),
     }
 }

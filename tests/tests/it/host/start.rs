@@ -1,9 +1,10 @@
 //! What keeps a node from starting, and that nothing keeps it from starting again.
 
-use shoal_node::host::config::ConfigError;
+use shoal_node::host::config::{ConfigError, ServerConfig};
 use shoal_node::host::secret::ClusterSecrets;
 use shoal_node::host::{Server, StartError};
 use shoal_node::storage::engine::OpenError;
+use shoal_protocol::id::ClusterId;
 
 use super::caller::{Caller, config, secret, serving};
 
@@ -48,7 +49,7 @@ async fn the_data_of_another_node_or_cluster_is_refused_untouched() {
 async fn a_data_directory_that_is_a_file_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = Server::start(config(file.path(), "a")).await.unwrap_err();
-    assert!(matches!(error, StartError::DataDir { .. }), "{error}");
+    assert!(matches!(error, StartError::Store { error: OpenError::Disk(_), .. }), "{error}");
 }
 
 #[tokio::test]
@@ -71,5 +72,44 @@ async fn a_killed_node_leaves_port_and_data_free() {
         again.listen = server.facts().local_address;
         Caller::client(again.listen).await.status().await;
         server.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_of_a_half_rotated_secret_trust_each_other() {
+    let (data_a, data_b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let both = |newest: u8, oldest: u8| {
+        let line = |byte: u8| format!("{byte:02x}").repeat(32);
+        ClusterSecrets::parse(&format!("{}\n{}", line(newest), line(oldest))).ok()
+    };
+    let mut a = config(data_a.path(), "a");
+    (a.expect, a.found_alone, a.cluster_id, a.secrets) = (2, false, Some(ClusterId(5)), both(1, 2));
+    let mut b = ServerConfig { data_dir: data_b.path().to_owned(), name: "b".to_owned(), ..a.clone() };
+    b.secrets = both(2, 1);
+    let a = Server::start(a).await.unwrap();
+    b.seeds = vec![a.facts().local_address.to_string()];
+    let b = Server::start(b).await.unwrap();
+    assert_ne!(a.facts().ca_pin, b.facts().ca_pin);
+    // They form a cluster, so each has accepted the other's certificate.
+    assert!(a.serves().await && b.serves().await);
+}
+
+#[tokio::test]
+async fn one_common_seed_is_enough_for_all_to_find_each_other() {
+    let data: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let node = |index: usize, seeds: Vec<String>| ServerConfig {
+        expect: 4,
+        found_alone: false,
+        seeds,
+        ..config(data[index].path(), &format!("node{index}"))
+    };
+    let seed = Server::start(node(0, Vec::new())).await.unwrap();
+    let address = seed.facts().local_address.to_string();
+    let mut servers = vec![seed];
+    for index in 1..4 {
+        servers.push(Server::start(node(index, vec![address.clone()])).await.unwrap());
+    }
+    for server in &servers {
+        assert!(server.serves().await);
     }
 }

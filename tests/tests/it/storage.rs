@@ -1,0 +1,11 @@
+//! Storage under faults: the real store and engine on a disk that fails on purpose.
+//!
+//! Judged from outside: nothing that was called synced is lost, the rows are the join of a prefix of what was applied, no
+//! dot is handed out twice, and damaged bytes are never shown.
+
+mod crash;
+mod damage;
+mod failure;
+mod order;
+mod rig;
+mod thread;
