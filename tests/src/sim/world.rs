@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits};
+use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, StoreEffect};
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::Context;
@@ -174,8 +175,8 @@ impl World {
         };
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
-            let (config, disk) = (config(scenario, index), SimDisk::default());
-            world.hosts.push(Host { config, disk, process: None, boot: 0, skew_ms, slow_disk: 1 });
+            let (config, disk, doubt) = (config(scenario, index), SimDisk::default(), Doubt::Nothing);
+            world.hosts.push(Host { config, disk, process: None, boot: 0, skew_ms, doubt, slow_disk: 1 });
             let start = world.now + world.dice.millis((0, 500));
             world.agenda.plan(start, Event::Boot { node: index });
         }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_node::node::{ConnectionId, Node, NodeConfig};
+use shoal_node::storage::engine::Doubt;
 use shoal_protocol::id::{Actor, RequestId};
 use shoal_protocol::time::{Instant, Now, WallTime};
 
@@ -20,6 +21,9 @@ pub(super) struct Host {
     /// Counts processes.
     pub(super) boot: u32,
     pub(super) skew_ms: i64,
+    /// What a failure of the disk left in doubt. (A process killed before it reopened its store would not know; that is a
+    /// known gap, docs/decisions/0009, so here the machine remembers until it loses power.)
+    pub(super) doubt: Doubt,
     /// Makes the disk so many times slower.
     pub(super) slow_disk: u32,
 }

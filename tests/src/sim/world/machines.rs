@@ -1,8 +1,8 @@
 //! Machines start, stop and lose power; their storage threads work.
 
 use shoal_node::node::{Input, Node};
-use shoal_node::storage::engine::{Engine, OpenError, OpenOptions};
-use shoal_node::storage::{Recovered, StoreDone, StoreEffect};
+use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
+use shoal_node::storage::{Failure, Recovered, StoreDone, StoreEffect};
 use shoal_protocol::id::Actor;
 use shoal_protocol::object::Object;
 use shoal_protocol::time::Instant;
@@ -99,12 +99,11 @@ impl World {
 
     fn open(&mut self, node: usize) -> Result<(Engine, Recovered), OpenError> {
         let incarnation = Actor::incarnation(self.dice.number());
-        let verify_pages = self.dice.percent(5);
-        let host = &self.hosts[node];
-        let cluster = Some(host.config.cluster);
-        let options =
-            OpenOptions { node: host.config.node, cluster, incarnation, cache_bytes: CACHE_BYTES, verify_pages };
+        let host = &mut self.hosts[node];
+        let (cluster, doubt) = (Some(host.config.cluster), host.doubt);
+        let options = OpenOptions { node: host.config.node, cluster, incarnation, cache_bytes: CACHE_BYTES, doubt };
         let (engine, recovered) = Engine::open(&host.disk, &options)?;
+        host.doubt = Doubt::Nothing;
         if recovered.damaged_records > 0 {
             self.find("no damage", format!("node {node} finds {} damaged records", recovered.damaged_records));
         }
@@ -119,7 +118,10 @@ impl World {
             let survival = self.survival();
             let seed = self.dice.number();
             self.hosts[node].disk = self.hosts[node].disk.crash(survival, seed);
-        } else if !matches!(error, OpenError::Disk(_)) {
+            self.hosts[node].doubt = Doubt::Nothing;
+        } else if let OpenError::Disk(failure) = error {
+            self.doubt(node, failure);
+        } else {
             self.find("no damage", format!("node {node} cannot open its store: {error}"));
         }
     }
@@ -131,7 +133,13 @@ impl World {
         let disk = self.hosts[node].disk.crash(survival, seed);
         self.end(node);
         self.hosts[node].disk = disk;
+        self.hosts[node].doubt = Doubt::Nothing;
         self.shadows.retain(|(of, _), _| *of != node);
+    }
+
+    fn doubt(&mut self, node: usize, failure: &Failure) {
+        let host = &mut self.hosts[node];
+        host.doubt = host.doubt.max(failure.doubt());
     }
 
     /// The process stops in good order: files are closed, nothing is answered any more.
@@ -171,6 +179,10 @@ impl World {
                 self.shadows.entry((node, record.key.place())).or_default().join(applied.context());
             }
         }
+        if matches!(effect, StoreEffect::Reopen) {
+            self.plan_storage(node, REOPEN_US, StorageStep::Reopen);
+            return;
+        }
         let reads = matches!(effect, StoreEffect::Load { .. } | StoreEffect::Scan(_));
         let Some(process) = &mut self.hosts[node].process else { return };
         if process.storage.engine.is_none() {
@@ -207,7 +219,6 @@ impl World {
                 self.trace.note(self.now, (node, "stored"), text.as_bytes(), || text.clone());
                 if matches!(*done, StoreDone::Failed(_)) {
                     self.count("storage failures");
-                    self.plan_storage(node, REOPEN_US, StorageStep::Reopen);
                 }
                 if matches!(*done, StoreDone::Flushed { .. }) {
                     self.count("flushes");
@@ -251,6 +262,9 @@ impl World {
             return;
         }
         for done in done {
+            if let StoreDone::Failed(failure) = &done {
+                self.doubt(node, failure);
+            }
             let earliest = self.now + self.dice.micros(self.profile.storage.done_us);
             let boot = self.hosts[node].boot;
             let Some(process) = &mut self.hosts[node].process else { return };

@@ -99,6 +99,7 @@ pub(super) fn describe_effect(effect: &StoreEffect) -> String {
         StoreEffect::Scan(request) => format!("scan {}", request.id.0),
         StoreEffect::Flush(flush) => format!("flush {}", flush.replay_from.0),
         StoreEffect::Lease(leases) => format!("lease {leases:?}"),
+        StoreEffect::Reopen => "reopen".into(),
         StoreEffect::Persist { ticket, bytes, .. } => format!("persist {} {}", ticket.0, bytes.len()),
     }
 }
