@@ -65,6 +65,11 @@ impl<T: Clone> Replica<T> {
 }
 
 fn bound(request: &MintRequest, visible: &Object, dot: Dot, hlc: Hlc) -> Result<Object, Refusal> {
+    // What the caller saw and wants removed must be here to be removed: another replica may have it.
+    let is_seen = |context: &Context| visible.context().covers_all(context);
+    if removes_part(&request.operation) && !request.observed.as_ref().is_none_or(is_seen) {
+        return Err(Refusal::Behind);
+    }
     let bad = |reason: String| Refusal::Request(RequestError::BadRequest { reason });
     let total = match (request.operation.counter_path(), request.operation.counter_by()) {
         (Some(path), Some(by)) => {
@@ -76,4 +81,25 @@ fn bound(request: &MintRequest, visible: &Object, dot: Dot, hlc: Hlc) -> Result<
     let mint = Mint { dot, prev: visible.context().max(dot.actor), hlc, total };
     let observed = request.observed.as_ref().map(|context| visible.as_seen_by(context));
     bind(&request.operation, &mint, observed.as_ref().unwrap_or(visible)).map_err(|error| bad(error.to_string()))
+}
+
+/// Whether the operation removes content that it has to find first. (A whole replace or delete removes by context alone.)
+fn removes_part(operation: &Operation) -> bool {
+    match operation {
+        Operation::MapUpdate { operation, .. } => {
+            matches!(**operation, Operation::Replace { .. } | Operation::Delete) || removes_part(operation)
+        }
+        Operation::Disable
+        | Operation::SetRemove { .. }
+        | Operation::SetClear
+        | Operation::CounterReset
+        | Operation::MapRemove { .. } => true,
+        Operation::Put { .. }
+        | Operation::Replace { .. }
+        | Operation::AddSibling { .. }
+        | Operation::Delete
+        | Operation::Enable
+        | Operation::SetAdd { .. }
+        | Operation::CounterAdd { .. } => false,
+    }
 }

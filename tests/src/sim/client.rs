@@ -1,0 +1,562 @@
+//! A client: the real session and the real decisions about retries, over the simulated network.
+//!
+//! Shape: up to `RUNNING_MAX` operations at once, each carried through its attempts by `Attempts`. What ends unknown is kept
+//! and repeated later with the same bytes, through other nodes, with other writes between. A counter operation that must
+//! wait for an earlier verdict is kept as an intent.
+
+mod page;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use shoal_client::retry::{Attempts, End, GiveUp, Repeat, RetryBudget, Step};
+use shoal_client::session::{self, BindError, BoundOperation, Observed, Session, StoredSession, Verdict};
+use shoal_protocol::causality::EncodedContext;
+use shoal_protocol::client::{ClientCall, ClientRequest, ClientResponse, Get, Operate, Scan};
+use shoal_protocol::error::RequestError;
+use shoal_protocol::id::Actor;
+use shoal_protocol::object::{Object, Operation, View};
+use shoal_protocol::time::Now;
+
+use self::page::Floors;
+use super::history::{Fate, History, Write};
+use super::mutant::Mutant;
+use super::world::{ClientAsk, Outcome, Wake, World, client_clock};
+use shoal_protocol::causality::Context;
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Client {
+    index: usize,
+    skew_ms: i64,
+    sessions: BTreeMap<Actor, Session>,
+    current: Option<Actor>,
+    budget: RetryBudget,
+    running: BTreeMap<u64, Running>,
+    /// Attempt -> operation.
+    attempts: BTreeMap<u64, u64>,
+    next: u64,
+    /// What was last read of each key.
+    memory: BTreeMap<usize, Memory>,
+    unknown: Vec<BoundWrite>,
+    intents: Vec<Intent>,
+    /// Operations still to begin.
+    left: usize,
+}
+
+/// What a client remembers of a key.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    pub(super) object: Object,
+    pub(super) context: EncodedContext,
+    pub(super) view: View,
+}
+
+/// A bound operation and its record.
+#[derive(Clone, Debug)]
+pub(super) struct BoundWrite {
+    key: usize,
+    write: usize,
+    bound: BoundOperation,
+}
+
+/// An operation that is not bound yet.
+#[derive(Clone, Debug)]
+struct Intent {
+    key: usize,
+    operation: Operation,
+    observed: Observed,
+    w: Option<u8>,
+}
+
+/// An operation on its way.
+#[derive(Debug)]
+struct Running {
+    task: Task,
+    request: ClientRequest,
+    session: Actor,
+    attempts: Attempts,
+    deadline: shoal_protocol::time::Instant,
+    turn: usize,
+}
+
+/// What an operation is.
+#[derive(Debug)]
+pub(super) enum Task {
+    Read { key: usize, get: Get, floor: Context, then: Option<(Operation, Option<u8>)> },
+    Write(Box<BoundWrite>),
+    Operate { key: usize, write: usize, operate: Box<Operate> },
+    Scan { scan: Scan, floors: Floors },
+    Batch(Vec<Task>),
+}
+
+impl Client {
+    /// A client without a session that will begin so many operations.
+    #[must_use]
+    pub(super) fn new(index: usize, skew_ms: i64, left: usize) -> Self {
+        Self {
+            index,
+            skew_ms,
+            sessions: BTreeMap::new(),
+            current: None,
+            budget: RetryBudget::default(),
+            running: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            next: 0,
+            memory: BTreeMap::new(),
+            unknown: Vec::new(),
+            intents: Vec::new(),
+            left,
+        }
+    }
+
+    /// Whether everything it meant to do has ended, somehow.
+    #[must_use]
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0 && self.running.is_empty() && self.intents.is_empty()
+    }
+
+    /// Whether operations without a verdict are left.
+    #[must_use]
+    pub(super) fn has_unknown(&self) -> bool {
+        !self.unknown.is_empty() || !self.running.is_empty()
+    }
+
+    /// Begins nothing new any more.
+    pub(super) fn stop(&mut self) {
+        self.left = 0;
+        self.intents.clear();
+    }
+
+    /// It is this client's turn to begin something.
+    pub(super) fn woken(&mut self, world: &mut World, history: &mut History) {
+        if self.left == 0 && self.intents.is_empty() {
+            return;
+        }
+        let after = if self.current.is_none() {
+            let node = world.dice.index(world.nodes());
+            let attempt = self.fresh();
+            world.ask(self.index, node, attempt, ClientAsk::Hello);
+            world.dice.millis((50, 400))
+        } else {
+            if self.running.len() < RUNNING_MAX {
+                self.begin_something(world, history);
+            }
+            world.dice.millis((1, 120))
+        };
+        world.wake(after, Wake::Client(self.index));
+    }
+
+    /// Repeats everything whose outcome is unknown.
+    pub(super) fn repeat_all(&mut self, world: &mut World, history: &mut History) {
+        for write in std::mem::take(&mut self.unknown) {
+            self.repeat(world, history, write);
+        }
+    }
+
+    /// An attempt ended.
+    pub(super) fn answered(&mut self, world: &mut World, history: &mut History, (attempt, outcome): (u64, Outcome)) {
+        let end = match outcome {
+            Outcome::Welcome(welcome) => {
+                self.sessions.insert(welcome.session.actor, Session::new(welcome.session));
+                self.current = Some(welcome.session.actor);
+                return;
+            }
+            Outcome::Answer(Ok(response)) => {
+                if let Some(running) = self.attempts.remove(&attempt).and_then(|op| self.running.remove(&op)) {
+                    self.complete(world, history, (running.task, response));
+                }
+                return;
+            }
+            Outcome::Answer(Err(error)) => {
+                world.count(error.code());
+                judge(world, &error);
+                End::Answered(error)
+            }
+            Outcome::NotSent => End::NotSent,
+            Outcome::Lost => End::Lost,
+        };
+        let Some(op) = self.attempts.remove(&attempt) else { return };
+        if let Some(running) = self.running.get_mut(&op) {
+            running.attempts.ended(world.now, end, world.dice.generator());
+            self.drive(world, history, op);
+        }
+    }
+
+    /// Does what an operation's attempts want done next.
+    pub(super) fn drive(&mut self, world: &mut World, history: &mut History, op: u64) {
+        loop {
+            let Some(running) = self.running.get_mut(&op) else { return };
+            match running.attempts.step(world.now, &mut self.budget) {
+                Step::Start => {
+                    running.turn += 1;
+                    let node = running.turn % world.nodes();
+                    let left = running.deadline.since(world.now);
+                    let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+                    let call = ClientCall { deadline_ms, request: running.request.clone() };
+                    let grant = self.sessions[&running.session].grant();
+                    let attempt = self.fresh();
+                    self.attempts.insert(attempt, op);
+                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                }
+                Step::Wait(until) => {
+                    world.wake(until.since(world.now), Wake::Operation(self.index, op));
+                    return;
+                }
+                Step::GiveUp(why) => {
+                    if let Some(running) = self.running.remove(&op) {
+                        self.fail(world, history, (running.task, &why));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin_something(&mut self, world: &mut World, history: &mut History) {
+        if !self.intents.is_empty() {
+            let intent = self.intents.remove(0);
+            return self.bind(world, history, intent);
+        }
+        if self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        let key = world.dice.index(history.keys.len());
+        match world.dice.index(100) {
+            0..=57 => self.begin_write(world, history, key),
+            58..=77 => {
+                let task = self.read(world, history, key);
+                self.begin(world, history, task);
+            }
+            78..=82 => self.begin_scan(world, history, key),
+            83..=87 => self.begin_batch(world, history),
+            88..=97 => {
+                if !self.unknown.is_empty() {
+                    let at = world.dice.index(self.unknown.len());
+                    let write = self.unknown.swap_remove(at);
+                    self.repeat(world, history, write);
+                }
+            }
+            98 => self.current = None,
+            _ => self.sleep_and_wake(),
+        }
+    }
+
+    /// The process ends and another goes on with the session.
+    fn sleep_and_wake(&mut self) {
+        let Some(current) = self.current else { return };
+        if self.running.values().any(|running| running.session == current) {
+            return;
+        }
+        if let Some(session) = self.sessions.remove(&current) {
+            let stored = StoredSession::decode(&session.suspend().encode()).expect("it is what was encoded");
+            self.sessions.insert(current, stored.resume());
+        }
+    }
+
+    fn begin_write(&mut self, world: &mut World, history: &mut History, key: usize) {
+        let seen = self.memory.get(&key).map(|memory| memory.view.clone());
+        let (operation, look) = super::workload::draw(&mut world.dice, history, key, seen.as_ref());
+        let w = self.odd_quorum(world, history, key);
+        if history.keys[key].kind.is_loose() && world.dice.percent(50) {
+            return self.begin_operate(world, history, (key, operation, w));
+        }
+        let blind = look == super::workload::Look::Blind;
+        let loose = history.keys[key].kind.is_loose();
+        match self.memory.get(&key).cloned() {
+            _ if blind => {
+                self.bind(world, history, Intent { key, operation, observed: Observed::default(), w });
+            }
+            // What was read earlier, perhaps long ago; perhaps only its context was kept.
+            Some(memory) if loose || world.dice.percent(25) => {
+                let object = if !loose && world.dice.percent(30) {
+                    Object::of_context(memory.object.context().clone())
+                } else {
+                    memory.object
+                };
+                let observed = Observed { object, contexts: vec![memory.context] };
+                self.bind(world, history, Intent { key, operation, observed, w });
+            }
+            Some(_) | None => {
+                let floor = history.floor(key, None);
+                let get = Get { place: history.keys[key].place.clone(), r: None, min_ctx: None };
+                self.begin(world, history, Task::Read { key, get, floor, then: Some((operation, w)) });
+            }
+        }
+    }
+
+    fn begin_operate(
+        &mut self,
+        world: &mut World,
+        history: &mut History,
+        (key, operation, w): (usize, Operation, Option<u8>),
+    ) {
+        let task = self.operate(history, (key, operation, w));
+        self.begin(world, history, task);
+    }
+
+    fn operate(&self, history: &mut History, (key, operation, w): (usize, Operation, Option<u8>)) -> Task {
+        let removes = matches!(operation, Operation::SetRemove { .. });
+        let memory = self.memory.get(&key).filter(|_| removes);
+        let context = memory.map(|memory| memory.context.clone());
+        let observed = memory.map(|memory| memory.object.clone()).unwrap_or_default();
+        let place = history.keys[key].place.clone();
+        let operate = Box::new(Operate { place, operation: operation.clone(), context, w });
+        let write = history.begin_write(key, Write { operation, observed, bound: None, fate: Fate::Open });
+        Task::Operate { key, write, operate }
+    }
+
+    fn read(&self, world: &mut World, history: &History, key: usize) -> Task {
+        let r = self.odd_quorum(world, history, key);
+        let remembered = self.memory.get(&key).filter(|_| world.dice.percent(50));
+        let min_ctx = remembered.map(|memory| memory.context.clone());
+        let get = Get { place: history.keys[key].place.clone(), r, min_ctx };
+        Task::Read { key, floor: history.floor(key, r), get, then: None }
+    }
+
+    fn begin_batch(&mut self, world: &mut World, history: &mut History) {
+        let mut tasks = Vec::new();
+        for _ in 0..world.dice.between(1, 4) {
+            let key = world.dice.index(history.keys.len());
+            if history.keys[key].kind.is_loose() {
+                let fresh = i64::try_from(history.fresh_value()).unwrap_or_default();
+                let operation = match history.keys[key].kind {
+                    super::scenario::KeyKind::LooseCounter => Operation::CounterAdd { by: 1 },
+                    _ => Operation::SetAdd { element: shoal_protocol::object::Element::Int(fresh) },
+                };
+                tasks.push(self.operate(history, (key, operation, None)));
+            } else if world.dice.percent(50) {
+                tasks.push(self.read(world, history, key));
+            } else {
+                let (operation, look) = super::workload::draw(&mut world.dice, history, key, None);
+                let intent = Intent { key, operation, observed: Observed::default(), w: None };
+                if look == super::workload::Look::Blind
+                    && let Some(write) = self.bound(world, history, intent)
+                {
+                    tasks.push(Task::Write(Box::new(write)));
+                }
+            }
+        }
+        if !tasks.is_empty() {
+            self.begin(world, history, Task::Batch(tasks));
+        }
+    }
+
+    fn begin_scan(&mut self, world: &mut World, history: &mut History, key: usize) {
+        let (scan, floors) = page::draw(world, history, history.keys[key].space);
+        self.begin(world, history, Task::Scan { scan, floors });
+    }
+
+    /// Binds an operation and sends it; keeps it if it has to wait.
+    fn bind(&mut self, world: &mut World, history: &mut History, intent: Intent) {
+        if let Some(write) = self.bound(world, history, intent) {
+            self.begin(world, history, Task::Write(Box::new(write)));
+        }
+    }
+
+    fn bound(&mut self, world: &mut World, history: &mut History, intent: Intent) -> Option<BoundWrite> {
+        let now = self.clock(world);
+        let session = self.current.and_then(|current| self.sessions.get_mut(&current));
+        let Some(session) = session else {
+            self.intents.push(intent);
+            return None;
+        };
+        let Intent { key, operation, observed, w } = &intent;
+        let (place, spec) = (&history.keys[*key].place, &history.space_of(*key).spec);
+        match session.bind(now, &session::Intent { place, spec, operation, observed, w: *w }) {
+            Ok(bound) => {
+                let delta = Object::decode(&bound.delta).expect("a session binds canonical deltas");
+                let write = Write {
+                    operation: operation.clone(),
+                    observed: observed.object.clone(),
+                    bound: Some((bound.dot, delta)),
+                    fate: Fate::Open,
+                };
+                let write = history.begin_write(*key, write);
+                Some(BoundWrite { key: *key, write, bound })
+            }
+            Err(BindError::EarlierOpen) => {
+                world.count("intents");
+                self.intents.push(intent);
+                None
+            }
+            Err(error) => {
+                world.find("binding", error);
+                None
+            }
+        }
+    }
+
+    fn repeat(&mut self, world: &mut World, history: &mut History, mut write: BoundWrite) {
+        world.count("repeats");
+        if world.mutant == Some(Mutant::FreshDot) {
+            let now = self.clock(world);
+            let record = &history.keys[write.key].writes[write.write];
+            let observed = Observed { object: record.observed.clone(), contexts: write.bound.contexts.clone() };
+            let spec = &history.space_of(write.key).spec;
+            let (place, operation, w) = (&write.bound.place, &record.operation, write.bound.w);
+            let intent = session::Intent { place, spec, operation, observed: &observed, w };
+            if let Some(session) = self.sessions.get_mut(&write.bound.grant.actor)
+                && let Ok(fresh) = session.bind(now, &intent)
+            {
+                write.bound = fresh;
+            }
+        }
+        self.begin_again(world, history, write);
+    }
+
+    fn begin_again(&mut self, world: &mut World, history: &mut History, write: BoundWrite) {
+        let session = write.bound.grant.actor;
+        let (op, running) = self.prepare(world, Task::Write(Box::new(write)), session);
+        self.running.insert(op, Running { attempts: running.attempts.again(), ..running });
+        self.drive(world, history, op);
+    }
+
+    fn begin(&mut self, world: &mut World, history: &mut History, task: Task) {
+        let session = match &task {
+            Task::Write(write) => write.bound.grant.actor,
+            Task::Read { .. } | Task::Operate { .. } | Task::Scan { .. } | Task::Batch(_) => {
+                // A batch may have been bound by the current session; nothing here runs without one.
+                self.current.expect("a client begins only with a session")
+            }
+        };
+        let (op, running) = self.prepare(world, task, session);
+        self.running.insert(op, running);
+        self.drive(world, history, op);
+    }
+
+    fn prepare(&mut self, world: &mut World, task: Task, session: Actor) -> (u64, Running) {
+        let deadline = world.now + world.dice.pick(&[400, 1_500, 4_000].map(Duration::from_millis));
+        let repeat = match &task {
+            Task::Read { .. } | Task::Scan { .. } => Repeat::Reads,
+            Task::Write(_) => Repeat::CountsOnce,
+            Task::Operate { .. } | Task::Batch(_) => Repeat::CountsAgain,
+        };
+        let nodes = u32::try_from(world.nodes()).unwrap_or(1);
+        let attempts = Attempts::new(repeat, world.now, deadline, nodes);
+        let turn = world.dice.index(world.nodes());
+        let running = Running { request: request(&task), task, session, attempts, deadline, turn };
+        (self.fresh(), running)
+    }
+
+    fn complete(&mut self, world: &mut World, history: &mut History, done: (Task, ClientResponse)) {
+        match done {
+            (Task::Read { key, get, floor, then }, ClientResponse::Got(got)) => {
+                let object = history.got(world, key, (&get, &floor), &got);
+                let view = object.view(history.space_of(key).spec.conflict, self.clock(world).wall);
+                let memory = Memory { object, context: got.context, view };
+                if let Some((operation, w)) = then {
+                    let observed = Observed { object: memory.object.clone(), contexts: vec![memory.context.clone()] };
+                    self.bind(world, history, Intent { key, operation, observed, w });
+                }
+                self.memory.insert(key, memory);
+            }
+            (Task::Write(write), ClientResponse::Written(written)) => {
+                if let Some(session) = self.sessions.get_mut(&write.bound.grant.actor) {
+                    session.answered(written.hlc);
+                    session.verdict(write.bound.dot, Verdict::Applied);
+                }
+                history.written(world, (write.key, write.write, write.bound.w), &written);
+            }
+            (Task::Operate { key, write, operate }, ClientResponse::Written(written)) => {
+                history.written(world, (key, write, operate.w), &written);
+            }
+            (Task::Scan { scan, floors }, ClientResponse::Page(page)) => {
+                floors.check(world, history, (&scan, &page));
+            }
+            (Task::Batch(tasks), ClientResponse::Batch(results)) if tasks.len() == results.len() => {
+                for (task, result) in tasks.into_iter().zip(results) {
+                    match result {
+                        Ok(response) => self.complete(world, history, (task, response)),
+                        Err(error) => {
+                            judge(world, &error);
+                            let may_have_happened = error.may_have_happened();
+                            let why = GiveUp { may_have_happened, answer: Some(error), sent: true };
+                            self.fail(world, history, (task, &why));
+                        }
+                    }
+                }
+            }
+            (task, response) => world.find("honest answers", format!("{response:?} to {task:?}")),
+        }
+    }
+
+    fn fail(&mut self, world: &mut World, history: &mut History, (task, why): (Task, &GiveUp)) {
+        let fate = if why.may_have_happened { Fate::Unknown } else { Fate::Refused };
+        match task {
+            Task::Read { .. } | Task::Scan { .. } => world.count("reads failed"),
+            Task::Write(write) => {
+                let verdict = if why.may_have_happened { Verdict::Unknown } else { Verdict::Refused };
+                let session = self.sessions.get_mut(&write.bound.grant.actor);
+                let verdict = session.map_or(verdict, |session| session.verdict(write.bound.dot, verdict));
+                let fate = if verdict == Verdict::Refused { Fate::Refused } else { Fate::Unknown };
+                world.count(if fate == Fate::Refused { "writes refused" } else { "writes unknown" });
+                history.keys[write.key].writes[write.write].fate = fate;
+                let hopeless = why.answer.as_ref().is_some_and(|answer| !answer.is_retryable());
+                if fate == Fate::Unknown && !hopeless {
+                    self.unknown.push(*write);
+                }
+            }
+            Task::Operate { key, write, .. } => history.keys[key].writes[write].fate = fate,
+            Task::Batch(tasks) => {
+                for task in tasks {
+                    self.fail(world, history, (task, why));
+                }
+            }
+        }
+    }
+
+    /// Now and then another quorum than the keyspace's.
+    fn odd_quorum(&self, world: &mut World, history: &History, key: usize) -> Option<u8> {
+        if !world.dice.percent(25) {
+            return None;
+        }
+        let n = u64::from(history.space_of(key).n);
+        Some(u8::try_from(world.dice.between(1, n)).unwrap_or(1))
+    }
+
+    fn clock(&self, world: &World) -> Now {
+        client_clock(world.now, self.skew_ms)
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.next += 1;
+        (self.index as u64) << 32 | self.next
+    }
+}
+
+fn request(task: &Task) -> ClientRequest {
+    match task {
+        Task::Read { get, .. } => ClientRequest::Get(get.clone()),
+        Task::Write(write) => write.bound.request(),
+        Task::Operate { operate, .. } => ClientRequest::Operate((**operate).clone()),
+        Task::Scan { scan, .. } => ClientRequest::Scan(scan.clone()),
+        Task::Batch(tasks) => ClientRequest::Batch(tasks.iter().map(request).collect()),
+    }
+}
+
+/// Some answers must never come to a client that does nothing wrong in a cluster that loses nothing.
+fn judge(world: &mut World, error: &RequestError) {
+    let wrong = matches!(
+        error,
+        RequestError::BadRequest { .. }
+            | RequestError::UnknownKeyspace { .. }
+            | RequestError::KeyspaceGone { .. }
+            | RequestError::ContextMismatch
+            | RequestError::ContextInvalid { .. }
+            | RequestError::ForgedContext
+            | RequestError::ContextLost { .. }
+            | RequestError::ClockSkew { .. }
+            | RequestError::SessionExpired
+            | RequestError::ForeignSession
+            | RequestError::TooFewNodes { .. }
+            | RequestError::Incompatible { .. }
+    );
+    if wrong {
+        world.find("honest answers", format!("a correct client was told: {error}"));
+    }
+}
+
+/// Operations of one client at the same time.
+const RUNNING_MAX: usize = 3;

@@ -1,0 +1,227 @@
+//! The end of a history: faults stop, unknown operations are repeated, every key is read once from all replicas; then the
+//! replicas are looked at one by one.
+//!
+//! Rules: all nodes serve again; every repeated operation gets its verdict; replicas hold equal bytes; nothing acknowledged
+//! and nothing ever shown is missing; a last loss of power changes nothing.
+
+use std::time::Duration;
+
+use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Page, Scan, ScanScope};
+use shoal_protocol::error::RequestError;
+use shoal_protocol::object::{Object, View};
+use shoal_protocol::peer::{PeerResponse, Refusal};
+use shoal_protocol::time::WallTime;
+
+use super::client::Client;
+use super::faults::Act;
+use super::{Sim, oracle};
+
+impl Sim {
+    /// Heals everything and judges.
+    pub(super) fn end(&mut self) {
+        self.clients.iter_mut().for_each(Client::stop);
+        self.calm();
+        if !self.wait_until_serving() {
+            return;
+        }
+        // Every message of before has arrived or is lost, every deadline is over.
+        self.run_for(Duration::from_secs(10));
+        self.world.inspect();
+        if !self.settle_unknown() {
+            return;
+        }
+        let Some(objects) = self.read_everything() else { return };
+        self.run_for(Duration::from_secs(3));
+        let held = self.compare_replicas();
+        for (key, object) in objects.iter().enumerate() {
+            oracle::judge(&mut self.world, &self.history, key, object);
+            if held[key].as_ref().is_some_and(|held| held != object) {
+                self.world.find("convergence", format!("{:?}: a read shows another", self.history.keys[key].place));
+            }
+        }
+        self.scan_everything(&objects);
+        self.check_keyspaces();
+        if self.scenario.dark_end {
+            self.lose_power(&held);
+        }
+        self.world.inspect();
+    }
+
+    fn wait_until_serving(&mut self) -> bool {
+        let all_serve = |sim: &Self| {
+            (0..sim.world.nodes()).all(|node| sim.world.status(node).is_some_and(|status| status.serving.is_ok()))
+        };
+        let until = self.world.now + SERVE_MAX;
+        // `status` is no small work: look now and then.
+        while !all_serve(self) {
+            if self.world.now > until {
+                self.world.find("progress", "not all nodes serve, long after the faults stopped");
+                return false;
+            }
+            self.run_for(Duration::from_millis(100));
+        }
+        true
+    }
+
+    /// Repeats what is unknown until nothing is.
+    fn settle_unknown(&mut self) -> bool {
+        for _ in 0..ROUNDS_MAX {
+            if !self.clients.iter().any(Client::has_unknown) {
+                return true;
+            }
+            for client in &mut self.clients {
+                client.repeat_all(&mut self.world, &mut self.history);
+            }
+            self.run_for(Duration::from_secs(5));
+        }
+        self.world.find("progress", "operations stay unknown although nothing fails any more");
+        false
+    }
+
+    /// Reads every key once with r = n, each through some node.
+    fn read_everything(&mut self) -> Option<Vec<Object>> {
+        let mut objects = Vec::new();
+        for key in 0..self.history.keys.len() {
+            let get = Get { place: self.history.keys[key].place.clone(), r: Some(self.history.space_of(key).n), min_ctx: None };
+            let floor = self.history.floor(key, get.r);
+            let got = self.read_patiently(&get)?;
+            objects.push(self.history.got(&mut self.world, key, (&get, &floor), &got));
+        }
+        Some(objects)
+    }
+
+    fn read_patiently(&mut self, get: &Get) -> Option<Got> {
+        let mut last: Option<Result<ClientResponse, RequestError>> = None;
+        for _ in 0..5 {
+            let node = self.world.dice.index(self.world.nodes());
+            last = self.ask(node, ClientRequest::Get(get.clone()), Duration::from_secs(3));
+            if let Some(Ok(ClientResponse::Got(got))) = last {
+                return Some(got);
+            }
+        }
+        self.world.find("progress", format!("{:?} cannot be read although nothing fails: {last:?}", get.place));
+        None
+    }
+
+    /// What every key's replicas hold, if it is the same; findings if not.
+    fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+        let nodes = self.world.nodes();
+        let mut asked = Vec::new();
+        for key in 0..self.history.keys.len() {
+            let place = self.history.keys[key].place.clone();
+            asked.push((0..nodes).map(|node| self.world.probe(node, &place)).collect::<Vec<_>>());
+        }
+        self.run_for(Duration::from_secs(2));
+        let mut held = Vec::new();
+        for (key, requests) in asked.into_iter().enumerate() {
+            let answers: Vec<_> = requests.into_iter().map(|request| self.world.probed(request)).collect();
+            held.push(self.compare(key, &answers));
+        }
+        held
+    }
+
+    fn compare(&mut self, key: usize, answers: &[Option<PeerResponse>]) -> Option<Object> {
+        let place = self.history.keys[key].place.clone();
+        let mut states = Vec::new();
+        for answer in answers {
+            match answer {
+                Some(PeerResponse::State { object, digest }) => states.push((object.clone(), *digest)),
+                Some(PeerResponse::Refused(Refusal::NotReplica)) => {}
+                other => self.world.find("progress", format!("a replica does not show {place:?}: {other:?}")),
+            }
+        }
+        if states.len() != usize::from(self.history.space_of(key).n) {
+            self.world.find("placement", format!("{place:?} has {} replicas", states.len()));
+        }
+        if states.windows(2).any(|pair| pair[0] != pair[1]) {
+            let objects: Vec<_> = states.iter().map(|(bytes, _)| Object::decode(bytes)).collect();
+            self.world.find("convergence", format!("replicas of {place:?} differ: {objects:#?}"));
+            return None;
+        }
+        let (bytes, _) = states.first()?;
+        Some(Object::decode(bytes).expect("nodes hold canonical objects"))
+    }
+
+    /// Scans show exactly what reads show.
+    fn scan_everything(&mut self, objects: &[Object]) {
+        for space in 0..self.history.spaces.len() {
+            let keys: Vec<usize> =
+                (0..objects.len()).filter(|key| self.history.keys[*key].space == space).collect();
+            let conflict = self.history.spaces[space].spec.conflict;
+            let class = self.history.spaces[space].spec.class;
+            let live = |key: &usize| objects[*key].view(conflict, WallTime(0)) != View::Absent;
+            let mut expected: Vec<_> = keys.iter().filter(|key| live(key)).copied().collect();
+            let mut indexes: Vec<u16> =
+                keys.iter().map(|key| self.history.keys[*key].place.partition(class).index).collect();
+            indexes.sort_unstable();
+            indexes.dedup();
+            for index in indexes {
+                let Some(page) = self.scan_patiently(space, index) else { return };
+                for row in page.rows {
+                    let at = expected.iter().position(|key| {
+                        let place = &self.history.keys[*key].place;
+                        place.key == row.key && place.collection == row.collection && objects[*key].encode() == row.object
+                    });
+                    match at {
+                        Some(at) => drop(expected.remove(at)),
+                        None => self.world.find("scan", format!("a row that no read shows: {:?}", row.key)),
+                    }
+                }
+            }
+            if !expected.is_empty() {
+                self.world.find("scan", format!("rows missing at the end: {expected:?}"));
+            }
+        }
+    }
+
+    fn scan_patiently(&mut self, space: usize, index: u16) -> Option<Page> {
+        let keyspace = self.history.spaces[space].id;
+        let scan = Scan {
+            keyspace,
+            scope: ScanScope::Partition(index),
+            prefix: bytes::Bytes::new(),
+            cursor: None,
+            reverse: false,
+            limit: 100,
+            values: true,
+            r: None,
+        };
+        for _ in 0..5 {
+            let node = self.world.dice.index(self.world.nodes());
+            let answer = self.ask(node, ClientRequest::Scan(scan.clone()), Duration::from_secs(3));
+            if let Some(Ok(ClientResponse::Page(page))) = answer
+                && page.complete
+            {
+                return Some(page);
+            }
+        }
+        self.world.find("progress", "a partition cannot be scanned although nothing fails");
+        None
+    }
+
+    /// All machines lose power at once, and have lost nothing.
+    fn lose_power(&mut self, before: &[Option<Object>]) {
+        for node in 0..self.world.nodes() {
+            self.world.act(Act::Crash(node));
+        }
+        for node in 0..self.world.nodes() {
+            self.world.act(Act::Boot(node));
+        }
+        if !self.wait_until_serving() {
+            return;
+        }
+        self.run_for(Duration::from_secs(2));
+        let after = self.compare_replicas();
+        for (key, (before, after)) in before.iter().zip(after).enumerate() {
+            if *before != after {
+                let place = &self.history.keys[key].place;
+                self.world.find("durability", format!("{place:?} is another after a loss of power"));
+            }
+        }
+    }
+}
+
+/// All nodes serve so long after the last fault.
+const SERVE_MAX: Duration = Duration::from_secs(60);
+/// Rounds of repeating; each leaves time for every attempt.
+const ROUNDS_MAX: usize = 12;
