@@ -4,6 +4,7 @@
 
 mod it {
     mod client;
+    mod e2e_cli;
     mod e2e_debian;
     mod host;
     mod oracle;
