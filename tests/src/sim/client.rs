@@ -197,7 +197,7 @@ impl Client {
                     let grant = self.sessions[&running.session].grant();
                     let attempt = self.fresh();
                     self.attempts.insert(attempt, op);
-                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, Box::new(call)));
                 }
                 Step::Wait(until) => {
                     world.wake(until.since(world.now), Wake::Operation(self.index, op));

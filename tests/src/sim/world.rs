@@ -107,7 +107,7 @@ pub enum ClientAsk {
     /// A fresh session.
     Hello,
     /// A request on a connection of this session.
-    Call(SessionGrant, ClientCall),
+    Call(SessionGrant, Box<ClientCall>),
 }
 
 /// How an attempt of a client ended.
