@@ -369,6 +369,7 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         seeds,
         found_alone: scenario.nodes == 1,
         boot_nonce: 0,
+        allocations: None,
         limits: NodeLimits {
             objects: scenario.limits,
             storage: Budget { bytes: scenario.storage.budget_bytes },
