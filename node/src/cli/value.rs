@@ -102,12 +102,14 @@ fn compact_json(text: &str) -> Result<String, Failure> {
 
 /// A value as a person reads it on one line.
 pub(super) fn plain(value: &Value) -> String {
-    if value.content_type == ContentType::Json {
-        return String::from_utf8_lossy(&value.bytes).into_owned();
-    }
-    match (value.content_type.name().starts_with("text/"), str::from_utf8(&value.bytes)) {
-        (true, Ok(text)) => text.to_owned(),
-        _ => format!("{{\"base64\":\"{}\"}}", STANDARD.encode(&value.bytes)),
+    match &value.content_type {
+        ContentType::Json => String::from_utf8_lossy(&value.bytes).into_owned(),
+        other @ (ContentType::Bytes | ContentType::MessagePack | ContentType::Other(_)) => {
+            match (other.name().starts_with("text/"), str::from_utf8(&value.bytes)) {
+                (true, Ok(text)) => text.to_owned(),
+                _ => format!("{{\"base64\":\"{}\"}}", STANDARD.encode(&value.bytes)),
+            }
+        }
     }
 }
 
