@@ -195,8 +195,11 @@ impl Client {
                     let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
                     let call = ClientCall { deadline_ms, request: running.request.clone() };
                     let grant = self.sessions[&running.session].grant();
-                    let attempt = self.fresh();
+                    self.next += 1;
+                    let attempt = (self.index as u64) << 32 | self.next;
                     self.attempts.insert(attempt, op);
+                    let text = || format!("{attempt} to {node}: {:?}", running.request);
+                    world.trace.note(world.now, (CLIENTS + self.index, "asks"), &attempt.to_le_bytes(), text);
                     world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
                 }
                 Step::Wait(until) => {
@@ -374,6 +377,8 @@ impl Client {
                     fate: Fate::Open,
                 };
                 let write = history.begin_write(*key, write);
+                let text = || format!("{} of {:?}: {:?} as {:?}", write, place_text(&bound), operation, bound.dot);
+                world.trace.note(world.now, (CLIENTS + self.index, "binds"), &bound.delta, text);
                 Some(BoundWrite { key: *key, write, bound })
             }
             Err(BindError::EarlierOpen) => {
@@ -493,6 +498,8 @@ impl Client {
                 let fate = if verdict == Verdict::Refused { Fate::Refused } else { Fate::Unknown };
                 world.count(if fate == Fate::Refused { "writes refused" } else { "writes unknown" });
                 history.keys[write.key].writes[write.write].fate = fate;
+                let text = || format!("{} of {:?}: {fate:?}, {why:?}", write.write, place_text(&write.bound));
+                world.trace.note(world.now, (CLIENTS + self.index, "gives up"), &[], text);
                 let hopeless = why.answer.as_ref().is_some_and(|answer| !answer.is_retryable());
                 if fate == Fate::Unknown && !hopeless {
                     self.unknown.push(*write);
@@ -524,6 +531,10 @@ impl Client {
         self.next += 1;
         (self.index as u64) << 32 | self.next
     }
+}
+
+fn place_text(bound: &BoundOperation) -> (u64, &[u8]) {
+    (bound.place.keyspace.0, &bound.place.key)
 }
 
 fn request(task: &Task) -> ClientRequest {
@@ -560,3 +571,5 @@ fn judge(world: &mut World, error: &RequestError) {
 
 /// Operations of one client at the same time.
 const RUNNING_MAX: usize = 3;
+/// In a trace clients stand behind this.
+const CLIENTS: usize = 100;

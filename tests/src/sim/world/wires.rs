@@ -213,8 +213,9 @@ impl World {
             self.agenda.plan(self.now, Event::Peer(Box::new(forged)));
             return;
         }
-        // A mint is not repeatable: streams deliver it once or not at all.
-        let once = matches!(call.request, PeerRequest::Mint { .. });
+        // Streams deliver a call once or not at all, and two kinds rely on it: a mint would count twice, and a refusal at the
+        // door is final only if no copy can be admitted afterwards.
+        let once = matches!(call.request, PeerRequest::Mint { .. } | PeerRequest::Admit { .. });
         let bytes = codec::encode(&call).freeze();
         self.trace.note(self.now, (from, "calls"), &bytes, || format!("{to} {}: {:?}", request.0, call.request));
         self.send(Parcel { from, to, boot, epoch, request, is_answer: false, bytes }, once);
