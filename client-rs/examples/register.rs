@@ -22,7 +22,11 @@ async fn main() -> Result<(), Error> {
     let entry = profile.read().await?;
     entry.replace(&Profile { name: "Ada".into(), age: 36 }).await?;
     println!("profile: {:?}", profile.read().await?.value::<Profile>()?);
-    profile.update(|mut seen: Vec<Profile>| Profile { age: 37, ..seen.remove(0) }).await?;
+    let older = |seen: Vec<Profile>| {
+        let age = seen.iter().map(|profile| profile.age).max().unwrap_or(0);
+        Profile { name: "Ada".into(), age: age + 1 }
+    };
+    profile.update(older).await?;
     println!("a year later: {:?}", profile.read().await?.value::<Profile>()?);
 
     let page = client.keyspace("cache").await?.register("page:/")?;

@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use rustls::CipherSuite;
@@ -112,9 +113,13 @@ fn provider() -> Arc<CryptoProvider> {
 fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();
     transport
         .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion))
+        .initial_rtt(INITIAL_RTT)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS_MAX))))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
@@ -126,6 +131,10 @@ fn transport() -> TransportConfig {
 
 /// What native clients speak (DESIGN §10).
 const ALPN: &[u8] = b"shoal/1";
+/// A probe of `MTU_MAX` nearly fills quinn's own first window of 12 kB, and a close that queues behind it was seen to be lost.
+const INITIAL_WINDOW_BYTES: u64 = 65_000;
+/// A handshake packet that was lost is repeated after three of these.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// Above it GSO batches were seen to vanish silently.
 const MTU_MAX: u16 = 6_500;
 /// Keeps address translations open and finds dead paths.

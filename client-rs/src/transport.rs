@@ -15,7 +15,7 @@ pub(crate) use clock::Clock;
 pub(crate) use connection::Connection;
 pub(crate) use dial::{Dial, DialError, Dialing, Stream};
 pub(crate) use pool::{Greeting, Pool, Target};
-pub(crate) use routes::RouteTable;
+pub(crate) use routes::{Candidates, RouteTable};
 
 /// Locks a mutex that is never held across a panic that matters: the state behind it stays consistent line by line.
 pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "these tests write files and start processes; the worlds in src do not")]
 
 mod it {
+    mod client;
+    mod e2e_debian;
     mod host;
     mod oracle;
     mod replay;

@@ -110,7 +110,9 @@ impl Engine {
         let answer = self.question(ClientRequest::Routes { class }, Repeat::Reads).await?;
         let ClientResponse::Routes(routes) = answer else { return Err(not_a("table of routes")) };
         let routes = Arc::new(routes);
-        self.routes.learn(class, Arc::clone(&routes), self.clock.instant());
+        if !self.settings.unrouted {
+            self.routes.learn(class, Arc::clone(&routes), &self.pool, self.clock.instant());
+        }
         Ok(routes)
     }
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::quic::QuicDial;
 use crate::retry::RetryBudget;
 use crate::session::StoredSession;
-use crate::transport::{Clock, Dial, Greeting, Pool};
+use crate::transport::{Clock, Dial, Greeting, Pool, RouteTable};
 use crate::url::ClusterUrl;
 
 /// Settings; `Client::builder()` begins.
@@ -23,6 +23,7 @@ pub struct Builder {
     deadline: Duration,
     session: Option<StoredSession>,
     sessionless: bool,
+    unrouted: bool,
     software: String,
 }
 
@@ -33,6 +34,7 @@ impl Default for Builder {
             deadline: DEADLINE_DEFAULT,
             session: None,
             sessionless: false,
+            unrouted: false,
             software: concat!("shoal-client/", env!("CARGO_PKG_VERSION")).into(),
         }
     }
@@ -64,6 +66,12 @@ impl Builder {
         Self { sessionless: true, ..self }
     }
 
+    /// Asks the nodes of the URL only, never those it learns of: behind a tunnel, or to see things from one node's side.
+    #[must_use]
+    pub fn unrouted(self) -> Self {
+        Self { unrouted: true, ..self }
+    }
+
     /// What this program calls itself in the nodes' logs.
     #[must_use]
     pub fn software(self, name_and_version: impl Into<String>) -> Self {
@@ -93,12 +101,12 @@ impl Builder {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| Error::Config { reason: format!("no randomness: {error}") })?;
         let engine = Engine {
-            settings: Settings { seeds: addresses, deadline: self.deadline, sessionless: self.sessionless },
+            settings: Settings { deadline: self.deadline, sessionless: self.sessionless, unrouted: self.unrouted },
             pool: Pool::new(dial, Greeting { access_token, software: self.software }),
             clock: Clock::start(),
             rng: Mutex::new(ChaCha8Rng::from_seed(seed)),
             budget: Mutex::new(RetryBudget::default()),
-            routes: crate::transport::RouteTable::default(),
+            routes: RouteTable::new(&addresses),
             keyspaces: Mutex::default(),
             session: Mutex::new(self.session.map(|stored| Arc::new(SharedSession::new(stored.resume())))),
             renewing: tokio::sync::Mutex::default(),

@@ -3,6 +3,7 @@
 //! `retry` decides, `transport` carries; here they meet timers and locks. No lock is held across an await.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::shared_session::SharedSession;
 use crate::error::Error;
 use crate::retry::{Attempts, End, GiveUp, Repeat, RetryBudget, Step};
 use crate::session::{BoundOperation, Session, StoredSession};
-use crate::transport::{Clock, DialError, Pool, RouteTable, Target, locked};
+use crate::transport::{Candidates, Clock, DialError, Pool, RouteTable, Target, locked};
 
 /// What all clones of a client share.
 pub(crate) struct Engine {
@@ -45,9 +46,10 @@ impl std::fmt::Debug for Engine {
 /// What the builder fixed.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) seeds: Vec<String>,
     pub(super) deadline: Duration,
     pub(super) sessionless: bool,
+    /// Whether only the configured nodes are asked.
+    pub(super) unrouted: bool,
 }
 
 /// One request on its way.
@@ -59,6 +61,9 @@ pub(super) struct Ask {
     /// An earlier call ended in an unknown outcome.
     pub(super) again: bool,
 }
+
+/// Set once an attempt may have reached its node.
+type Left = Arc<AtomicBool>;
 
 /// A request that got no answer it asked for.
 pub(super) struct Failure {
@@ -76,11 +81,10 @@ impl Failure {
         }
         match (answer, self.connect) {
             (Some(answer), _) => Error::Request(answer),
-            (None, Some(error)) if !self.give_up.sent => match &error {
-                DialError::Untrusted { .. } => Error::Untrusted { reason: error.to_string() },
-                DialError::Unreachable { .. } => Error::Connect { reason: error.to_string() },
-            },
-            (None, _) => Error::Timeout,
+            (None, _) if self.give_up.sent => Error::Timeout,
+            (None, Some(error @ DialError::Untrusted { .. })) => Error::Untrusted { reason: error.to_string() },
+            (None, Some(error @ DialError::Unreachable { .. })) => Error::Connect { reason: error.to_string() },
+            (None, None) => Error::Connect { reason: "no connection before the deadline".into() },
         }
     }
 }
@@ -96,9 +100,10 @@ impl Engine {
         let deadline = self.deadline(None);
         let session = self.session(deadline).await?;
         let grant = session.grant();
-        let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let open = |target: Target| async move { self.pool.connection(&target, grant).await.map(drop) };
-        match self.drive(attempts, None, Some(grant), open).await.map_err(|failure| failure.into_error(None)) {
+        let candidates = self.routes.candidates(None);
+        let attempts = self.attempts(Repeat::Reads, deadline, &candidates);
+        let open = |target: Arc<Target>, _| async move { self.pool.connection(&target, grant).await.map(drop) };
+        match self.drive(attempts, &candidates.targets, open).await.map_err(|failure| failure.into_error(None)) {
             Err(Error::Request(RequestError::SessionExpired)) => {
                 self.renounce(&session);
                 self.session(deadline).await.map(drop)
@@ -118,9 +123,10 @@ impl Engine {
         if let Some(session) = current() {
             return Ok(session);
         }
-        let attempts = Attempts::new(Repeat::Reads, self.clock.instant(), deadline, self.nodes_count(None));
-        let greet = |target: Target| async move { self.pool.fresh_session(&target).await };
-        let granted = self.drive(attempts, None, None, greet).await;
+        let candidates = self.routes.candidates(None);
+        let attempts = self.attempts(Repeat::Reads, deadline, &candidates);
+        let greet = |target: Arc<Target>, _| async move { self.pool.fresh_session(&target).await };
+        let granted = self.drive(attempts, &candidates.targets, greet).await;
         let grant = granted.map_err(|failure| failure.into_error(None))?;
         let session = Arc::new(SharedSession::new(Session::new(grant)));
         *locked(&self.session) = Some(Arc::clone(&session));
@@ -142,23 +148,26 @@ impl Engine {
 
     /// Asks over connections of `grant`'s session until there is an answer, or no hope.
     pub(super) async fn ask(&self, grant: SessionGrant, ask: Ask) -> Result<ClientResponse, Failure> {
-        let nodes_count = self.nodes_count(ask.partition);
-        let mut attempts = Attempts::new(ask.repeat, self.clock.instant(), ask.deadline, nodes_count);
+        let Candidates { mut targets, replicas_count } = self.routes.candidates(ask.partition);
+        // The replica with the least in flight first.
+        targets[..replicas_count].sort_by_cached_key(|target| self.pool.load(target, grant.actor));
+        let candidates = Candidates { targets, replicas_count };
+        let mut attempts = self.attempts(ask.repeat, ask.deadline, &candidates);
         if ask.again {
             attempts = attempts.again();
         }
         let request = &ask.request;
-        let send = |target: Target| async move {
+        let send = |target: Arc<Target>, left: Left| async move {
             let connection = self.pool.connection(&target, grant).await?;
             let deadline_ms = self.deadline_ms(ask.deadline);
-            connection.call(&ClientCall { deadline_ms, request: request.clone() }).await
+            connection.call(&ClientCall { deadline_ms, request: request.clone() }, &left).await
         };
-        self.drive(attempts, ask.partition, Some(grant), send).await
+        self.drive(attempts, &candidates.targets, send).await
     }
 
     /// Asks for the routes of `class` in the background when they are missing or old.
     pub(super) fn refresh_routes(self: &Arc<Self>, class: Class) {
-        if !self.routes.wants(class, self.clock.instant()) {
+        if self.settings.unrouted || !self.routes.wants(class, self.clock.instant()) {
             return;
         }
         let engine = Arc::clone(self);
@@ -172,23 +181,23 @@ impl Engine {
     async fn drive<T, F: Future<Output = Result<T, End>>>(
         &self,
         mut attempts: Attempts,
-        partition: Option<Partition>,
-        grant: Option<SessionGrant>,
-        start: impl Fn(Target) -> F,
+        targets: &[Arc<Target>],
+        start: impl Fn(Arc<Target>, Left) -> F,
     ) -> Result<T, Failure> {
-        let targets = self.targets(partition, grant);
-        let (mut tried, mut open) = (Vec::new(), Vec::<Target>::new());
+        let (mut tried, mut open) = (Vec::new(), Vec::<(Arc<Target>, Left)>::new());
         let mut running = FuturesUnordered::new();
         loop {
             let now = self.clock.instant();
+            attempts.note_left(open.iter().map(|(_, left)| u32::from(left.load(Ordering::Relaxed))).sum());
             let step = attempts.step(now, &mut locked(&self.budget));
             match step {
                 Step::Start => {
                     self.note_silence(&open, now);
-                    let target = self.pool.pick(&targets, &mut tried, now, &mut locked(&self.rng));
-                    let target = target.unwrap_or(Target { addresses: Vec::new() });
-                    open.push(target.clone());
-                    let attempt = start(target.clone());
+                    let target = self.pool.pick(targets, &mut tried, now, &mut locked(&self.rng));
+                    let target = target.unwrap_or_default();
+                    let left = Left::default();
+                    open.push((Arc::clone(&target), Arc::clone(&left)));
+                    let attempt = start(Arc::clone(&target), left);
                     running.push(async move { (target, attempt.await) });
                 }
                 Step::Wait(until) if running.is_empty() => sleep_until(self.clock.host(until)).await,
@@ -196,7 +205,7 @@ impl Engine {
                     let Ok(Some((target, result))) = timeout_at(self.clock.host(until), running.next()).await else {
                         continue;
                     };
-                    open.retain(|other| *other != target);
+                    open.retain(|(other, _)| *other != target);
                     match result {
                         Ok(answer) => {
                             self.pool.answered(&target);
@@ -223,24 +232,20 @@ impl Engine {
         attempts.ended(now, end, &mut *rng);
     }
 
-    fn note_silence(&self, open: &[Target], now: Instant) {
-        for target in open {
-            self.pool.silent(target, now, &mut locked(&self.rng));
+    fn note_silence(&self, open: &[(Arc<Target>, Left)], now: Instant) {
+        for (target, left) in open {
+            let mut rng = locked(&self.rng);
+            if left.load(Ordering::Relaxed) {
+                self.pool.silent(target, now, &mut rng);
+            } else {
+                self.pool.ended(target, &End::NotSent, now, &mut rng);
+            }
         }
     }
 
-    /// Whom to ask, in order: the replica with the least in flight first.
-    fn targets(&self, partition: Option<Partition>, grant: Option<SessionGrant>) -> Vec<Target> {
-        let (mut targets, replicas_count) = self.routes.targets(partition, &self.settings.seeds, &self.pool);
-        if let Some(grant) = grant {
-            targets[..replicas_count].sort_by_cached_key(|target| self.pool.load(target, grant.actor));
-        }
-        targets
-    }
-
-    fn nodes_count(&self, partition: Option<Partition>) -> u32 {
-        let (targets, _) = self.routes.targets(partition, &self.settings.seeds, &self.pool);
-        u32::try_from(targets.len()).unwrap_or(u32::MAX)
+    fn attempts(&self, repeat: Repeat, deadline: Instant, candidates: &Candidates) -> Attempts {
+        let nodes_count = u32::try_from(candidates.targets.len()).unwrap_or(u32::MAX);
+        Attempts::new(repeat, self.clock.instant(), deadline, nodes_count)
     }
 
     /// The time a node gets: a little less than there is, so that its verdict arrives before ours.

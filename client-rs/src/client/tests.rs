@@ -235,6 +235,18 @@ async fn requests_go_to_the_replica_that_the_routes_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_unrouted_client_asks_the_configured_nodes_only() {
+    let cluster = FakeCluster::start(3);
+    cluster.set_holder(2);
+    let unrouted = Client::builder().unrouted();
+    let client = unrouted.connect_over(cluster.dial(), vec!["b".into()], None).await.unwrap();
+    let counter = counter(&client).await;
+    counter.key().locate().await.unwrap();
+    counter.add(1).await.unwrap();
+    assert_eq!(cluster.dials(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_through_a_handle_cover_its_writes_and_another_handle_can_be_told_to() {
     let cluster = FakeCluster::start(1);
     let client = connect(&cluster).await;

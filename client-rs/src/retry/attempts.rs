@@ -67,9 +67,12 @@ pub struct Attempts {
     nodes_count: u32,
     started: u32,
     running: u32,
+    /// Of the running ones, those that have left this client.
+    running_left: u32,
     failures: u32,
     not_before: Instant,
-    hedge_at: Instant,
+    /// When the latest attempt began, or the budget refused another.
+    silent_since: Instant,
     /// The next attempt repeats work that a living node may still be doing or has refused.
     costs_budget: bool,
     may_have_happened: bool,
@@ -90,9 +93,10 @@ impl Attempts {
             nodes_count,
             started: 0,
             running: 0,
+            running_left: 0,
             failures: 0,
             not_before: now,
-            hedge_at: now + hedge_after,
+            silent_since: now,
             costs_budget: false,
             may_have_happened: false,
             sent: false,
@@ -105,6 +109,11 @@ impl Attempts {
     #[must_use]
     pub fn again(self) -> Self {
         Self { may_have_happened: true, ..self }
+    }
+
+    /// Notes how many of the attempts that still run have left this client: only such a one can have been admitted.
+    pub fn note_left(&mut self, count: u32) {
+        self.running_left = count;
     }
 
     /// What to do now.
@@ -131,6 +140,7 @@ impl Attempts {
     /// An attempt ended without success.
     pub fn ended(&mut self, now: Instant, end: End, rng: &mut impl Rng) {
         self.running -= 1;
+        self.running_left = self.running_left.min(self.running);
         self.failures += 1;
         let mut pause_min = Duration::ZERO;
         self.costs_budget = false;
@@ -178,31 +188,31 @@ impl Attempts {
     fn step_beside(&mut self, now: Instant, budget: &mut RetryBudget) -> Step {
         let may_hedge = self.repeat != Repeat::CountsAgain
             && !self.is_settled()
-            && self.running < RUNNING_MAX
-            && self.nodes_count > 1;
+            && self.running < self.nodes_count
+            && self.running_left < LEFT_MAX;
         if !may_hedge {
             return Step::Wait(self.deadline);
         }
-        if now < self.hedge_at {
-            return Step::Wait(self.hedge_at.min(self.deadline));
+        let connecting = self.running_left == 0;
+        let after = if connecting { self.hedge_after.min(CONNECTING_AFTER) } else { self.hedge_after };
+        if now >= self.silent_since + after {
+            if connecting || budget.spend() {
+                return self.start(now);
+            }
+            self.silent_since = now;
         }
-        if budget.spend() {
-            return self.start(now);
-        }
-        self.hedge_at = now + self.hedge_after;
-        Step::Wait(self.hedge_at.min(self.deadline))
+        Step::Wait((self.silent_since + after).min(self.deadline))
     }
 
     fn start(&mut self, now: Instant) -> Step {
         self.started += 1;
         self.running += 1;
-        self.hedge_at = now + self.hedge_after;
+        self.silent_since = now;
         Step::Start
     }
 
     fn give_up(&self) -> Step {
-        // What still runs was handed to a connection: it may have left.
-        let open = self.running > 0;
+        let open = self.running_left > 0;
         Step::GiveUp(GiveUp {
             may_have_happened: self.may_have_happened || (open && self.repeat != Repeat::Reads),
             answer: self.answer.clone(),
@@ -213,8 +223,10 @@ impl Attempts {
 
 /// A silent attempt is hedged after this part of the time there was at the start. Guess, to be measured.
 const HEDGE_PART: u32 = 5;
-/// Attempts of one request at the same time.
-const RUNNING_MAX: u32 = 2;
+/// The next node is tried beside one whose connection is not there after this. Source: RFC 8305 §5.
+const CONNECTING_AFTER: Duration = Duration::from_millis(250);
+/// Attempts of one request that wait for an answer at the same time.
+const LEFT_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -271,6 +283,7 @@ mod tests {
     fn a_refusal_waits_for_the_hedge_beside_it() {
         let (mut attempts, mut budget, mut rng) = attempts(Repeat::CountsOnce);
         assert_eq!(attempts.step(at(0), &mut budget), Step::Start);
+        attempts.note_left(1);
         assert_eq!(attempts.step(at(0), &mut budget), Step::Wait(at(1_000)));
         assert_eq!(attempts.step(at(1_000), &mut budget), Step::Start);
         attempts.ended(at(1_001), End::Answered(RequestError::DiskFull), &mut rng);
@@ -278,6 +291,17 @@ mod tests {
         attempts.ended(at(1_002), End::Answered(RequestError::DiskFull), &mut rng);
         let Step::GiveUp(end) = attempts.step(at(1_002), &mut budget) else { panic!("goes on") };
         assert!(!end.may_have_happened);
+    }
+
+    #[test]
+    fn nodes_that_cannot_be_connected_to_are_passed_quickly_and_cost_no_budget() {
+        let (mut attempts, mut budget, _) = attempts(Repeat::CountsOnce);
+        while budget.spend() {}
+        for n in 0..3 {
+            assert_eq!(attempts.step(at(n * 250), &mut budget), Step::Start);
+            let wait = if n < 2 { at((n + 1) * 250) } else { at(5_000) };
+            assert_eq!(attempts.step(at(n * 250), &mut budget), Step::Wait(wait));
+        }
     }
 
     #[test]
@@ -293,11 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_open_at_the_deadline_may_have_happened() {
+    fn an_attempt_open_at_the_deadline_may_have_happened_if_it_has_left() {
         let (mut attempts, mut budget, _) = attempts(Repeat::CountsOnce);
         assert_eq!(attempts.step(at(0), &mut budget), Step::Start);
-        let gave_up = GiveUp { may_have_happened: true, answer: None, sent: true };
-        assert_eq!(attempts.step(at(5_000), &mut budget), Step::GiveUp(gave_up));
+        for left in [false, true] {
+            attempts.note_left(u32::from(left));
+            let gave_up = GiveUp { may_have_happened: left, answer: None, sent: left };
+            assert_eq!(attempts.step(at(5_000), &mut budget), Step::GiveUp(gave_up));
+        }
     }
 
     fn end() -> impl Strategy<Value = Option<End>> {
@@ -323,6 +350,7 @@ mod tests {
             let (mut running, mut loose, mut now) = (0u32, false, 0);
             for (end, ms) in ends {
                 now += ms;
+                attempts.note_left(running);
                 match attempts.step(at(now), &mut budget) {
                     Step::Start => {
                         prop_assert!(!(counts_again && (loose || running > 0)), "repeated what may count twice");

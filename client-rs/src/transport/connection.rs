@@ -7,6 +7,7 @@
 //! `NotSent`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
@@ -101,8 +102,8 @@ impl Connection {
         locked(&self.shared.state).waiting.len()
     }
 
-    /// Sends `call` and waits for its answer.
-    pub(crate) async fn call(&self, call: &ClientCall) -> Result<ClientResponse, End> {
+    /// Sends `call` and waits for its answer; `left` is set once it may reach the node.
+    pub(crate) async fn call(&self, call: &ClientCall, left: &AtomicBool) -> Result<ClientResponse, End> {
         let body = codec::encode(call);
         let bytes_max = CLIENT_FRAME_BYTES_MAX as usize - FRAME_HEADER_BYTES;
         if body.len() > bytes_max {
@@ -113,6 +114,7 @@ impl Connection {
         let kib = u32::try_from(body.len().div_ceil(1024)).unwrap_or(u32::MAX).max(REQUEST_KIB_MIN);
         let _room = self.shared.room.acquire_many(kib).await.map_err(|_| End::NotSent)?;
         let mut ticket = self.shared.enqueue(&body).ok_or(End::NotSent)?;
+        left.store(true, Ordering::Relaxed);
         match (&mut ticket.answer).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(End::Answered(error)),

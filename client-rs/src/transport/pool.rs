@@ -18,7 +18,7 @@ use super::{Connection, Dial, DialError, locked};
 use crate::retry::{Breaker, End};
 
 /// One node, as far as a request cares.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// `host:port`, the first choice first; never empty.
     pub(crate) addresses: Vec<String>,
@@ -121,11 +121,11 @@ impl Pool {
     /// The next of `targets` to ask, skipping those already `tried` in this round where others are left.
     pub(crate) fn pick(
         &self,
-        targets: &[Target],
+        targets: &[Arc<Target>],
         tried: &mut Vec<usize>,
         now: Instant,
         rng: &mut ChaCha8Rng,
-    ) -> Option<Target> {
+    ) -> Option<Arc<Target>> {
         if tried.len() >= targets.len() {
             tried.clear();
         }

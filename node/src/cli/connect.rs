@@ -23,7 +23,7 @@ pub(super) struct Connect {
     /// Where the cluster is: shoal://HOST[:PORT][,HOST...]/?ca=sha256:... [default: the `shoal dev` of this directory].
     #[arg(long, global = true, env = "SHOAL_URL", value_name = "URL")]
     url: Option<String>,
-    /// Ask this node first, instead of those of the URL.
+    /// Ask this node and no other, instead of those of the URL.
     #[arg(long, global = true, value_name = "HOST:PORT")]
     via: Option<String>,
     /// How long a request may take, retries included.
@@ -87,6 +87,7 @@ impl Connect {
 
     fn builder(&self) -> shoal_client::Builder {
         let builder = Client::builder().deadline(self.timeout).software(SOFTWARE);
+        let builder = if self.via.is_some() { builder.unrouted() } else { builder };
         if self.sessionless { builder.sessionless() } else { builder }
     }
 }

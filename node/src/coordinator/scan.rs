@@ -238,7 +238,9 @@ impl ScanPages {
         let Some((_, first)) = shown.first() else { return };
         let mut merged = first.clone();
         if shown.iter().any(|(_, object)| *object != merged) {
-            shown.iter().for_each(|(_, object)| drop(merged.merge_into(object)));
+            for (_, object) in &shown {
+                merged.merge_into(object);
+            }
             if self.conflict == Conflict::Lww {
                 merged.prune_lww();
             }

@@ -1,7 +1,7 @@
 //! One connection against a node played by hand.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
@@ -66,6 +66,7 @@ fn hello() -> ClientHello {
     ClientHello { versions: (1, 1), session: None, access_token: Some("secret".into()), software: "test".into() }
 }
 
+static LEFT: AtomicBool = AtomicBool::new(false);
 static CALL: ClientCall = ClientCall { deadline_ms: 1_000, request: ClientRequest::Status };
 
 async fn connected() -> (Connection, Node, Arc<AtomicUsize>) {
@@ -89,7 +90,7 @@ async fn connected() -> (Connection, Node, Arc<AtomicUsize>) {
 async fn answers_in_any_order_find_their_requests_and_requests_leave_together() {
     let (connection, mut node, writes) = connected().await;
     let before = writes.load(Ordering::Relaxed);
-    let calls = join_all((0..100).map(|_| async { connection.call(&CALL).await }));
+    let calls = join_all((0..100).map(|_| async { connection.call(&CALL, &LEFT).await }));
     let (answers, ()) = tokio::join!(calls, async {
         let mut requests = Vec::new();
         for _ in 0..100 {
@@ -110,12 +111,12 @@ async fn answers_in_any_order_find_their_requests_and_requests_leave_together() 
 #[tokio::test]
 async fn what_has_no_answer_when_the_connection_ends_is_lost_and_what_comes_later_is_not_sent() {
     let (connection, mut node, _) = connected().await;
-    let (lost, ()) = tokio::join!(connection.call(&CALL), async {
+    let (lost, ()) = tokio::join!(connection.call(&CALL, &LEFT), async {
         node.next().await;
         drop(node);
     });
     assert_eq!(lost, Err(End::Lost));
-    assert_eq!(connection.call(&CALL).await, Err(End::NotSent));
+    assert_eq!(connection.call(&CALL, &LEFT).await, Err(End::NotSent));
     assert!(connection.is_closed());
 }
 
@@ -123,7 +124,7 @@ async fn what_has_no_answer_when_the_connection_ends_is_lost_and_what_comes_late
 async fn a_goodbye_or_nonsense_ends_the_connection_and_loses_what_is_open() {
     for kind in [FrameKind::Goodbye, FrameKind::Response, FrameKind::Hello] {
         let (connection, mut node, _) = connected().await;
-        let (lost, ()) = tokio::join!(connection.call(&CALL), async {
+        let (lost, ()) = tokio::join!(connection.call(&CALL, &LEFT), async {
             node.next().await;
             node.send(kind, 1, &"nonsense").await;
         });
@@ -135,12 +136,12 @@ async fn a_goodbye_or_nonsense_ends_the_connection_and_loses_what_is_open() {
 async fn a_caller_that_gives_up_leaves_nothing_behind_and_its_late_answer_harms_nobody() {
     let (connection, mut node, _) = connected().await;
     {
-        let mut given_up = std::pin::pin!(connection.call(&CALL));
+        let mut given_up = std::pin::pin!(connection.call(&CALL, &LEFT));
         assert!((&mut given_up).now_or_never().is_none());
         assert_eq!(connection.in_flight_count(), 1);
     }
     assert_eq!(connection.in_flight_count(), 0);
-    let (answer, ()) = tokio::join!(connection.call(&CALL), async {
+    let (answer, ()) = tokio::join!(connection.call(&CALL, &LEFT), async {
         let (first, second) = (node.next().await.request.0, node.next().await.request.0);
         node.answer(first, "late").await;
         node.answer(second, "mine").await;
@@ -152,7 +153,7 @@ async fn a_caller_that_gives_up_leaves_nothing_behind_and_its_late_answer_harms_
 async fn requests_beyond_the_bound_wait_until_others_are_answered() {
     let (connection, mut node, _) = connected().await;
     let count = IN_FLIGHT_KIB_MAX / REQUEST_KIB_MIN as usize;
-    let mut calls = Box::pin(join_all((0..=count).map(|_| async { connection.call(&CALL).await })));
+    let mut calls = Box::pin(join_all((0..=count).map(|_| async { connection.call(&CALL, &LEFT).await })));
     // The runtime lets a task do only so much at a time.
     for _ in 0..count {
         assert!((&mut calls).now_or_never().is_none());

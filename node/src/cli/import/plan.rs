@@ -49,9 +49,10 @@ impl Planner<'_> {
                     self.operate(path, Operation::SetAdd { element: element.clone() });
                 }
             }
-            (View::Counter(by), _) => {
-                self.steps.push(Step::Count(nested::wrap(path, Operation::CounterAdd { by: *by })));
-            }
+            (View::Counter(0), Some(_)) => {}
+            // Adding nothing would leave nothing; a counter that is there at zero has been elsewhere.
+            (View::Counter(0), None) => [1, -1].into_iter().for_each(|by| self.count(path, by)),
+            (View::Counter(by), _) => self.count(path, *by),
             (View::Map(fields), one) => {
                 for (field, views) in fields {
                     let path: Path = path.iter().chain([field]).cloned().collect();
@@ -86,6 +87,10 @@ impl Planner<'_> {
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, path: &Path, by: i64) {
+        self.steps.push(Step::Count(nested::wrap(path, Operation::CounterAdd { by })));
     }
 
     fn operate(&mut self, path: &Path, operation: Operation) {
@@ -154,6 +159,9 @@ mod tests {
         let path: Path = vec!["n".into()];
         let expected = nested::wrap(&path, Operation::CounterAdd { by: 3 });
         assert_eq!(siblings(&map, &map), [Step::Count(expected)]);
+        let count = |by| Step::Count(Operation::CounterAdd { by });
+        assert_eq!(siblings(&View::Counter(0), &View::Absent), [count(1), count(-1)], "zero is not absent");
+        assert_eq!(siblings(&View::Counter(0), &View::Counter(7)), []);
     }
 
     #[test]

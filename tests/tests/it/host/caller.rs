@@ -59,8 +59,13 @@ pub(super) struct Lone {
 
 impl Lone {
     pub(super) async fn start() -> Self {
+        Self::start_with(LinkLimits::default()).await
+    }
+
+    pub(super) async fn start_with(link_limits: LinkLimits) -> Self {
         let data = tempfile::tempdir().unwrap();
-        Self { server: serving(config(data.path(), "a")).await, _data: data }
+        let server = serving(ServerConfig { link_limits, ..config(data.path(), "a") }).await;
+        Self { server, _data: data }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -142,6 +147,16 @@ impl Caller {
 
     pub(super) async fn ask(&mut self, request: u64, asked: ClientRequest) {
         self.say(FrameKind::Request, request, &ClientCall { deadline_ms: 5_000, request: asked }).await;
+    }
+
+    /// Asks for the status under several ids, in one write: the node meets all of them in one read.
+    pub(super) async fn ask_at_once(&mut self, requests: &[u64]) {
+        let mut out = BytesMut::new();
+        let call = ClientCall { deadline_ms: 5_000, request: ClientRequest::Status };
+        for request in requests {
+            write_frame(&mut out, FrameKind::Request, RequestId(*request), |out| codec::encode_to(&call, out));
+        }
+        self.say_bytes(&out).await;
     }
 
     pub(super) async fn frame(&mut self) -> Frame {

@@ -1,5 +1,6 @@
 //! Who is refused, with which words, and that the node goes on.
 
+use shoal_node::host::config::LinkLimits;
 use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, Role};
 use shoal_protocol::client::{ClientRequest, ClientResponse};
 use shoal_protocol::error::RequestError;
@@ -133,6 +134,25 @@ async fn many_requests_on_one_stream_are_each_answered_under_their_own_id() {
         assert!(matches!(result, Ok(ClientResponse::Status(_))));
         assert!(answered.insert(request));
     }
+}
+
+#[tokio::test]
+async fn beyond_its_limits_a_connection_is_told_to_wait_and_may_go_on() {
+    let node = Lone::start_with(LinkLimits { in_flight_count_max: 2, ..LinkLimits::default() }).await;
+    let mut caller = Caller::client(node.address()).await;
+    caller.ask_at_once(&[1, 2, 3]).await;
+    let mut answers = [caller.answer().await, caller.answer().await, caller.answer().await];
+    answers.sort_by_key(|(request, _)| *request);
+    let [(1, Ok(_)), (2, Ok(_)), (3, Err(RequestError::Overloaded { .. }))] = answers else { panic!("{answers:?}") };
+    caller.status().await;
+}
+
+#[tokio::test]
+async fn a_request_id_under_way_cannot_be_used_again() {
+    let node = Lone::start().await;
+    let mut caller = Caller::client(node.address()).await;
+    caller.ask_at_once(&[1, 1]).await;
+    assert!(matches!(caller.goodbye().await, RequestError::BadRequest { .. }));
 }
 
 #[tokio::test]
