@@ -78,6 +78,8 @@ struct Running {
     attempts: Attempts,
     deadline: shoal_protocol::time::Instant,
     turn: usize,
+    /// Attempts without an answer, and whether they have left this client.
+    open: BTreeMap<u64, bool>,
 }
 
 /// What an operation is.
@@ -178,6 +180,7 @@ impl Client {
         };
         let Some(op) = self.attempts.remove(&attempt) else { return };
         if let Some(running) = self.running.get_mut(&op) {
+            running.open.remove(&attempt);
             running.attempts.ended(world.now, end, world.dice.generator());
             self.drive(world, history, op);
         }
@@ -187,6 +190,8 @@ impl Client {
     pub(super) fn drive(&mut self, world: &mut World, history: &mut History, op: u64) {
         loop {
             let Some(running) = self.running.get_mut(&op) else { return };
+            let left = running.open.values().filter(|left| **left).count();
+            running.attempts.note_left(u32::try_from(left).unwrap_or(u32::MAX));
             match running.attempts.step(world.now, &mut self.budget) {
                 Step::Start => {
                     running.turn += 1;
@@ -200,7 +205,8 @@ impl Client {
                     self.attempts.insert(attempt, op);
                     let text = || format!("{attempt} to {node}: {:?}", running.request);
                     world.trace.note(world.now, (CLIENTS + self.index, "asks"), &attempt.to_le_bytes(), text);
-                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                    let left = world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                    running.open.insert(attempt, left);
                 }
                 Step::Wait(until) => {
                     world.wake(until.since(world.now), Wake::Operation(self.index, op));
@@ -441,7 +447,7 @@ impl Client {
         let nodes = u32::try_from(world.nodes()).unwrap_or(1);
         let attempts = Attempts::new(repeat, world.now, deadline, nodes);
         let turn = world.dice.index(world.nodes());
-        let running = Running { request: request(&task), task, session, attempts, deadline, turn };
+        let running = Running { request: request(&task), task, session, attempts, deadline, turn, open: BTreeMap::new() };
         (self.fresh(), running)
     }
 

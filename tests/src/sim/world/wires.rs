@@ -15,17 +15,18 @@ use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRE
 use crate::sim::mutant::Mutant;
 
 impl World {
-    /// A client asks a node. The answer comes from `next`, if it comes.
-    pub fn ask(&mut self, client: usize, node: usize, attempt: u64, ask: ClientAsk) {
+    /// A client asks a node. The answer comes from `next`, if it comes. Whether anything left the client.
+    pub fn ask(&mut self, client: usize, node: usize, attempt: u64, ask: ClientAsk) -> bool {
         let pair = (self.hosts.len() + client, node);
         if !self.is_running(node) || !self.network.passes(pair) && self.dice.percent(50) {
             let after = self.dice.millis((0, 20));
             self.tell(after, client, attempt, Outcome::NotSent);
-            return;
+            return false;
         }
         if let Some(after) = self.network.delay(&mut self.dice, pair) {
             self.agenda.plan(self.now + after, Event::Client(Box::new(Letter { client, node, attempt, ask })));
         }
+        true
     }
 
     /// Asks a node's replica for an object, past all coordinators.
