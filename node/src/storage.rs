@@ -11,6 +11,8 @@
 //! Invariants:
 //! - Nothing unsynced is revealed: a caller shows an object, or acknowledges a delta, only once `synced() >= lsn`.
 //! - A row read before a flush is never joined with memtables from after it: reads name the flush they saw.
+//! - What an `lww` keyspace drops as lost it drops by a delta of its own or as a part of the one that won, in the log like any
+//!   other: the visible object is always the join of row and memtables, before a crash as after it.
 //! - A damaged row is never shown, neither as data nor as absent.
 //! - After a failure nothing becomes synced, ready or scanned until the engine was reopened and its log replayed.
 
@@ -28,7 +30,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_protocol::id::{Actor, KeyspaceId, Lsn};
-use shoal_protocol::object::{Digest, DigestKey, Object};
+use shoal_protocol::object::{Digest, DigestKey, Object, merge};
 use shoal_protocol::peer::PeerScan;
 
 use cache::{Cache, Cached};
@@ -144,7 +146,6 @@ impl Store {
     /// with losers in it.
     pub fn set_lww(&mut self, keyspaces: BTreeSet<KeyspaceId>) {
         if *self.rules.lww != keyspaces {
-            self.active.prune(&keyspaces);
             self.cache.clear();
             self.rules.lww = Arc::new(keyspaces);
         }
@@ -297,9 +298,13 @@ impl Store {
             StoreDone::Loaded { rows, replay_from } => self.loaded(rows, replay_from, out, events),
             StoreDone::Scanned(read) => self.scanned(&read, out, events),
             StoreDone::Flushed { replay_from } => {
-                if self.frozen.as_ref().is_some_and(|frozen| frozen.last() == replay_from) {
-                    self.frozen = None;
-                    self.progress.replay_from = replay_from;
+                if let Some(frozen) = self.frozen.take_if(|frozen| frozen.last() == replay_from) {
+                    let before = std::mem::replace(&mut self.progress.replay_from, replay_from);
+                    // What lost among row and frozen deltas is gone from the row. Objects that were here before the first
+                    // of those deltas lost it then; the others are read anew.
+                    let keys = frozen.iter().map(|(key, _)| key);
+                    let lww = keys.filter(|key| self.rules.lww.contains(&key.keyspace()));
+                    self.cache.forget_read_after(before, lww);
                     self.flush_when_big(out);
                 }
             }
@@ -312,14 +317,21 @@ impl Store {
             return NEVER;
         }
         let lsn = self.leases.lsn();
-        let lww = self.rules.lww.contains(&key.keyspace());
         let entry = self.active.join(key, delta, lsn, logged.bytes.len());
         entry.heals |= logged.heals;
-        if lww {
-            entry.object.prune_lww();
+        self.cache.join(key, delta, lsn);
+        let mut bytes = logged.bytes;
+        if self.rules.lww.contains(&key.keyspace()) {
+            let mut losers = entry.object.lww_losers();
+            losers.join(&self.cache.lww_losers(key));
+            if !losers.is_empty() {
+                let removal = Object::of_context(losers);
+                entry.object.merge_into(&removal);
+                self.cache.join(key, &removal, lsn);
+                bytes = merge(delta, &removal).encode();
+            }
         }
-        self.cache.join(key, delta, lsn, lww);
-        let record = Record { lsn, key: key.clone(), delta: logged.bytes, heals: logged.heals };
+        let record = Record { lsn, key: key.clone(), delta: bytes, heals: logged.heals };
         match out.last_mut() {
             Some(StoreEffect::Append { records }) => records.push(record),
             _ => out.push(StoreEffect::Append { records: vec![record] }),
@@ -350,7 +362,9 @@ impl Store {
             if matches!(cached, Cached::Damaged) {
                 damaged.push(key.clone());
             }
-            self.cache.insert(key.clone(), cached);
+            let read_at = self.active.last().max(self.frozen.as_ref().map_or(self.progress.replay_from, |f| f.last()));
+            self.cache.insert(key.clone(), cached, read_at);
+            self.drop_losers(&key, out);
             keys.push(key);
         }
         if !damaged.is_empty() {
@@ -379,10 +393,16 @@ impl Store {
             visible.lsn = visible.lsn.max(entry.lsn);
             visible.digest = None;
         }
-        if visible.digest.is_none() && self.rules.lww.contains(&key.keyspace()) {
-            visible.object.prune_lww();
-        }
         Cached::Object(visible)
+    }
+
+    /// In an `lww` keyspace: removes what lost from an object just read.
+    fn drop_losers(&mut self, key: &RowKey, out: &mut Vec<StoreEffect>) {
+        let losers = self.cache.lww_losers(key);
+        if self.rules.lww.contains(&key.keyspace()) && !losers.is_empty() {
+            let removal = Object::of_context(losers);
+            self.join(key, &removal, Logged { bytes: removal.encode(), heals: false }, out);
+        }
     }
 
     fn scanned(&mut self, read: &ScannedRows, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
@@ -416,9 +436,8 @@ impl Store {
 
     /// Starts over from what is on disk. Lsns and dots go on behind whatever was handed out.
     fn recover(&mut self, recovered: Recovered, out: &mut Vec<StoreEffect>) {
-        let Recovered { leases, mut memtable, replay_from, .. } = recovered;
+        let Recovered { leases, memtable, replay_from, .. } = recovered;
         let last = memtable.last().max(replay_from);
-        memtable.prune(&self.rules.lww);
         self.leases = LeaseBook::new(leases, last);
         self.progress = Progress { serving: true, logged: last, replay_from };
         self.active = memtable;

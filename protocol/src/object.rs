@@ -118,6 +118,14 @@ impl Object {
         work
     }
 
+    /// In an `lww` keyspace: the register values that `prune_lww` would drop. A delta of this context does the same.
+    #[must_use]
+    pub fn lww_losers(&self) -> Context {
+        let mut losers = Context::default();
+        self.body.each_lww_loser(&mut |dot| losers.insert(dot));
+        losers
+    }
+
     /// In an `lww` keyspace: drops every register value, nested ones too, whose (hlc, dot) is below the greatest of its
     /// register. Their dots stay covered, so they are gone for good everywhere this state reaches.
     pub fn prune_lww(&mut self) {

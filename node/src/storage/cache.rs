@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use shoal_protocol::causality::Context;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::{Digest, DigestKey, Object};
 
@@ -42,6 +43,8 @@ struct Slot {
     cached: Cached,
     bytes: usize,
     touched: bool,
+    /// The last delta of the store when this was read.
+    read_at: Lsn,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -58,11 +61,12 @@ impl Cache {
         Some(&slot.cached)
     }
 
-    pub(super) fn insert(&mut self, key: RowKey, cached: Cached) {
+    /// Keeps what was read after the store's delta `read_at`.
+    pub(super) fn insert(&mut self, key: RowKey, cached: Cached, read_at: Lsn) {
         let bytes = cached.bytes() + key.as_bytes().len();
         self.bytes += bytes;
         // Touched: a row just read is wanted, so the hand passes it once.
-        let slot = Slot { cached, bytes, touched: true };
+        let slot = Slot { cached, bytes, touched: true, read_at };
         match self.slots.insert(key.clone(), slot) {
             Some(old) => self.bytes -= old.bytes,
             None => self.clock.push_back(key),
@@ -70,18 +74,23 @@ impl Cache {
     }
 
     /// Joins `delta` into the object of `key`, if it is here.
-    pub(super) fn join(&mut self, key: &RowKey, delta: &Object, lsn: Lsn, lww: bool) {
+    pub(super) fn join(&mut self, key: &RowKey, delta: &Object, lsn: Lsn) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let Cached::Object(visible) = &mut slot.cached else { return };
         visible.object.merge_into(delta);
-        if lww {
-            visible.object.prune_lww();
-        }
         visible.lsn = visible.lsn.max(lsn);
         visible.digest = None;
         self.bytes -= slot.bytes;
         slot.bytes = slot.cached.bytes() + key.as_bytes().len();
         self.bytes += slot.bytes;
+    }
+
+    /// What lost in the object of `key`, if it is here.
+    pub(super) fn lww_losers(&self, key: &RowKey) -> Context {
+        match self.slots.get(key).map(|slot| &slot.cached) {
+            Some(Cached::Object(visible)) => visible.object.lww_losers(),
+            Some(Cached::Damaged) | None => Context::default(),
+        }
     }
 
     /// The digest of a key's object, if it is here; computed once per change.
@@ -99,6 +108,19 @@ impl Cache {
             self.bytes -= slot.bytes;
             // Rare (healing a row), so the walk is fine; a key stands in the clock exactly once.
             self.clock.retain(|other| other != key);
+        }
+    }
+
+    /// Forgets those of `keys` that were read after the delta `lsn`.
+    pub(super) fn forget_read_after<'a>(&mut self, lsn: Lsn, keys: impl Iterator<Item = &'a RowKey>) {
+        for key in keys {
+            if let Some(slot) = self.slots.get(key).filter(|slot| slot.read_at > lsn) {
+                self.bytes -= slot.bytes;
+                self.slots.remove(key);
+            }
+        }
+        if self.clock.len() > self.slots.len() {
+            self.clock.retain(|key| self.slots.contains_key(key));
         }
     }
 

@@ -3,10 +3,10 @@
 //! Units: `bytes` counts deltas as received plus a flat cost per delta, so it bounds both memory and the log to replay.
 //! Invariants: an entry's `lsn` is that of the last delta joined into it; `last` is the highest lsn seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use shoal_protocol::id::{KeyspaceId, Lsn};
+use shoal_protocol::id::Lsn;
 use shoal_protocol::object::Object;
 
 use super::key::RowKey;
@@ -59,13 +59,6 @@ impl Memtable {
     /// The entries between two bounds that are in order.
     pub fn range(&self, bounds: (Bound<RowKey>, Bound<RowKey>)) -> impl DoubleEndedIterator<Item = (&RowKey, &Entry)> {
         self.entries.range(bounds)
-    }
-
-    /// Drops what lost from the objects of these `lww` keyspaces.
-    pub fn prune(&mut self, lww: &BTreeSet<KeyspaceId>) {
-        for (_, entry) in self.entries.iter_mut().filter(|(key, _)| lww.contains(&key.keyspace())) {
-            entry.object.prune_lww();
-        }
     }
 
     /// Deltas as received, plus their cost in memory.

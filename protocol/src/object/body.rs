@@ -68,6 +68,16 @@ impl Body {
         self.map.shrink(join, Self::prune_lww);
     }
 
+    /// Calls `visit` with the dot of every register value that lost, nested ones too.
+    pub(crate) fn each_lww_loser(&self, visit: &mut dyn FnMut(Dot)) {
+        if let Some((winner, _)) = register::winner(&self.register) {
+            self.register.dots().filter(|dot| *dot != winner).for_each(&mut *visit);
+        }
+        for (_, field) in self.map.iter() {
+            field.each_lww_loser(visit);
+        }
+    }
+
     /// The live dots that `context` covers, each once. Costs by the smaller of the two, and by what it finds.
     pub(crate) fn covered_by(&self, context: &Context, join: &mut Join<'_>) -> Vec<Dot> {
         let live = self.register.len() + self.flag.len() + self.set.dots_count() + self.map.dots_count();

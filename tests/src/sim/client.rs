@@ -78,6 +78,8 @@ struct Running {
     attempts: Attempts,
     deadline: shoal_protocol::time::Instant,
     turn: usize,
+    /// Attempts without an answer, and whether they have left this client.
+    open: BTreeMap<u64, bool>,
 }
 
 /// What an operation is.
@@ -178,6 +180,7 @@ impl Client {
         };
         let Some(op) = self.attempts.remove(&attempt) else { return };
         if let Some(running) = self.running.get_mut(&op) {
+            running.open.remove(&attempt);
             running.attempts.ended(world.now, end, world.dice.generator());
             self.drive(world, history, op);
         }
@@ -187,6 +190,8 @@ impl Client {
     pub(super) fn drive(&mut self, world: &mut World, history: &mut History, op: u64) {
         loop {
             let Some(running) = self.running.get_mut(&op) else { return };
+            let left = running.open.values().filter(|left| **left).count();
+            running.attempts.note_left(u32::try_from(left).unwrap_or(u32::MAX));
             match running.attempts.step(world.now, &mut self.budget) {
                 Step::Start => {
                     running.turn += 1;
@@ -195,9 +200,17 @@ impl Client {
                     let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
                     let call = ClientCall { deadline_ms, request: running.request.clone() };
                     let grant = self.sessions[&running.session].grant();
-                    let attempt = self.fresh();
+                    self.next += 1;
+                    let attempt = (self.index as u64) << 32 | self.next;
                     self.attempts.insert(attempt, op);
-                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+<<<<<<< HEAD
+                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, Box::new(call)));
+=======
+                    let text = || format!("{attempt} to {node}: {:?}", running.request);
+                    world.trace.note(world.now, (CLIENTS + self.index, "asks"), &attempt.to_le_bytes(), text);
+                    let left = world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                    running.open.insert(attempt, left);
+>>>>>>> sim
                 }
                 Step::Wait(until) => {
                     world.wake(until.since(world.now), Wake::Operation(self.index, op));
@@ -374,6 +387,8 @@ impl Client {
                     fate: Fate::Open,
                 };
                 let write = history.begin_write(*key, write);
+                let text = || format!("{} of {:?}: {:?} as {:?}", write, place_text(&bound), operation, bound.dot);
+                world.trace.note(world.now, (CLIENTS + self.index, "binds"), &bound.delta, text);
                 Some(BoundWrite { key: *key, write, bound })
             }
             Err(BindError::EarlierOpen) => {
@@ -436,7 +451,7 @@ impl Client {
         let nodes = u32::try_from(world.nodes()).unwrap_or(1);
         let attempts = Attempts::new(repeat, world.now, deadline, nodes);
         let turn = world.dice.index(world.nodes());
-        let running = Running { request: request(&task), task, session, attempts, deadline, turn };
+        let running = Running { request: request(&task), task, session, attempts, deadline, turn, open: BTreeMap::new() };
         (self.fresh(), running)
     }
 
@@ -493,6 +508,8 @@ impl Client {
                 let fate = if verdict == Verdict::Refused { Fate::Refused } else { Fate::Unknown };
                 world.count(if fate == Fate::Refused { "writes refused" } else { "writes unknown" });
                 history.keys[write.key].writes[write.write].fate = fate;
+                let text = || format!("{} of {:?}: {fate:?}, {why:?}", write.write, place_text(&write.bound));
+                world.trace.note(world.now, (CLIENTS + self.index, "gives up"), &[], text);
                 let hopeless = why.answer.as_ref().is_some_and(|answer| !answer.is_retryable());
                 if fate == Fate::Unknown && !hopeless {
                     self.unknown.push(*write);
@@ -524,6 +541,10 @@ impl Client {
         self.next += 1;
         (self.index as u64) << 32 | self.next
     }
+}
+
+fn place_text(bound: &BoundOperation) -> (u64, &[u8]) {
+    (bound.place.keyspace.0, &bound.place.key)
 }
 
 fn request(task: &Task) -> ClientRequest {
@@ -560,3 +581,5 @@ fn judge(world: &mut World, error: &RequestError) {
 
 /// Operations of one client at the same time.
 const RUNNING_MAX: usize = 3;
+/// In a trace clients stand behind this.
+const CLIENTS: usize = 100;

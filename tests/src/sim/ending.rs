@@ -169,7 +169,12 @@ impl Sim {
                     });
                     match at {
                         Some(at) => drop(expected.remove(at)),
-                        None => self.world.find("scan", format!("a row that no read shows: {:?}", row.key)),
+                        None => {
+                            let scanned = Object::decode(&row.object);
+                            let read = keys.iter().filter(|key| self.history.keys[**key].place.key == row.key);
+                            let read: Vec<&Object> = read.map(|key| &objects[*key]).collect();
+                            self.world.find("scan", format!("{:?} is {scanned:?}, reads show {read:?}", row.key));
+                        }
                     }
                 }
             }

@@ -15,17 +15,18 @@ use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRE
 use crate::sim::mutant::Mutant;
 
 impl World {
-    /// A client asks a node. The answer comes from `next`, if it comes.
-    pub fn ask(&mut self, client: usize, node: usize, attempt: u64, ask: ClientAsk) {
+    /// A client asks a node. The answer comes from `next`, if it comes. Whether anything left the client.
+    pub fn ask(&mut self, client: usize, node: usize, attempt: u64, ask: ClientAsk) -> bool {
         let pair = (self.hosts.len() + client, node);
         if !self.is_running(node) || !self.network.passes(pair) && self.dice.percent(50) {
             let after = self.dice.millis((0, 20));
             self.tell(after, client, attempt, Outcome::NotSent);
-            return;
+            return false;
         }
         if let Some(after) = self.network.delay(&mut self.dice, pair) {
             self.agenda.plan(self.now + after, Event::Client(Box::new(Letter { client, node, attempt, ask })));
         }
+        true
     }
 
     /// Asks a node's replica for an object, past all coordinators.
@@ -213,8 +214,9 @@ impl World {
             self.agenda.plan(self.now, Event::Peer(Box::new(forged)));
             return;
         }
-        // A mint is not repeatable: streams deliver it once or not at all.
-        let once = matches!(call.request, PeerRequest::Mint { .. });
+        // Streams deliver a call once or not at all, and two kinds rely on it: a mint would count twice, and a refusal at the
+        // door is final only if no copy can be admitted afterwards.
+        let once = matches!(call.request, PeerRequest::Mint { .. } | PeerRequest::Admit { .. });
         let bytes = codec::encode(&call).freeze();
         self.trace.note(self.now, (from, "calls"), &bytes, || format!("{to} {}: {:?}", request.0, call.request));
         self.send(Parcel { from, to, boot, epoch, request, is_answer: false, bytes }, once);
