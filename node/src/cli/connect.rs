@@ -20,7 +20,7 @@ use super::session_file::{SessionFile, state_dir};
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Connect {
-    /// Where the cluster is: shoal://HOST[:PORT][,HOST...]/?ca=sha256:... [default: the `shoal dev` of this directory].
+    /// Where the cluster is: shoal://HOST:PORT,HOST:PORT/?ca=sha256:... [default: the `shoal dev` of this directory].
     #[arg(long, global = true, env = "SHOAL_URL", value_name = "URL")]
     url: Option<String>,
     /// Ask this node and no other, instead of those of the URL.
