@@ -203,14 +203,10 @@ impl Client {
                     self.next += 1;
                     let attempt = (self.index as u64) << 32 | self.next;
                     self.attempts.insert(attempt, op);
-<<<<<<< HEAD
-                    world.ask(self.index, node, attempt, ClientAsk::Call(grant, Box::new(call)));
-=======
                     let text = || format!("{attempt} to {node}: {:?}", running.request);
                     world.trace.note(world.now, (CLIENTS + self.index, "asks"), &attempt.to_le_bytes(), text);
-                    let left = world.ask(self.index, node, attempt, ClientAsk::Call(grant, call));
+                    let left = world.ask(self.index, node, attempt, ClientAsk::Call(grant, Box::new(call)));
                     running.open.insert(attempt, left);
->>>>>>> sim
                 }
                 Step::Wait(until) => {
                     world.wake(until.since(world.now), Wake::Operation(self.index, op));
@@ -451,7 +447,8 @@ impl Client {
         let nodes = u32::try_from(world.nodes()).unwrap_or(1);
         let attempts = Attempts::new(repeat, world.now, deadline, nodes);
         let turn = world.dice.index(world.nodes());
-        let running = Running { request: request(&task), task, session, attempts, deadline, turn, open: BTreeMap::new() };
+        let running =
+            Running { request: request(&task), task, session, attempts, deadline, turn, open: BTreeMap::new() };
         (self.fresh(), running)
     }
 
