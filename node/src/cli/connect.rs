@@ -15,6 +15,7 @@ use shoal_protocol::address::Address;
 
 use super::failure::{CONFIG, Failure};
 use super::session_file::{SessionFile, state_dir};
+use super::unknown::Unknowns;
 
 /// Which cluster, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,13 +83,28 @@ impl Connect {
         if let Some(session) = client.suspend() {
             file.put_back(&session)?;
         }
-        result
+        match result {
+            Err(failure) => Err(remember(&url, failure)),
+            Ok(done) => Ok(done),
+        }
     }
 
     fn builder(&self) -> shoal_client::Builder {
         let builder = Client::builder().deadline(self.timeout).software(SOFTWARE);
         let builder = if self.via.is_some() { builder.unrouted() } else { builder };
         if self.sessionless { builder.sessionless() } else { builder }
+    }
+}
+
+/// Keeps what may have been applied, so that it can be sent again and counts once.
+fn remember(url: &ClusterUrl, failure: Failure) -> Failure {
+    let Some(operation) = failure.operation() else { return failure };
+    let kept = state_dir().and_then(|dir| Unknowns::open(&dir, &url.ca)?.add(operation));
+    match kept {
+        Ok(()) => {
+            failure.hint("`shoal repeat` sends it again, and it counts once; this command again is a new operation")
+        }
+        Err(error) => failure.hint(format_args!("it cannot be kept for `shoal repeat`: {error}")),
     }
 }
 

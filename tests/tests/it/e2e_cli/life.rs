@@ -20,14 +20,42 @@ fn after_ctrl_c_nothing_runs_nothing_is_lost_and_the_same_directory_starts_again
 
 #[test]
 fn nodes_end_when_their_parent_is_killed() {
-    let mut dev = Dev::start();
+    let dev = Dev::start();
+    dev.run(&["put", "app/users/ada", "1"]).ok();
     let pids = dev.pids();
     assert!(pids.iter().all(|pid| runs(*pid)));
-    dev.process.kill().unwrap();
-    dev.process.wait().unwrap();
+    let (place, ports) = dev.kill();
     while pids.iter().any(|pid| runs(*pid)) {
         std::thread::yield_now();
     }
+    let dev = Dev::start_in(place, ports);
+    assert_eq!(dev.run(&["get", "app/users/ada"]).ok(), "1\n");
+}
+
+#[test]
+fn a_cluster_whose_parent_was_killed_starts_again_at_once() {
+    let (place, ports) = Dev::start().kill();
+    let dev = Dev::start_in(place, ports);
+    assert_eq!(dev.run(&["count", "app"]).ok(), "0\n");
+}
+
+#[test]
+fn what_was_unknown_is_repeated_and_counts_once() {
+    let dev = Dev::start();
+    dev.run(&["counter", "add", "app/t/n", "10"]).ok();
+    let pids = dev.pids();
+    // Two nodes stand still: the third keeps the operation, and nobody confirms it.
+    pids[1..].iter().for_each(|pid| signal("-STOP", *pid));
+    let arguments = ["--via", dev.address(0), "--timeout", "1", "counter", "add", "app/t/n", "5"];
+    let unknown = dev.run(&arguments);
+    unknown.fails("unknown", 6);
+    assert!(unknown.err.contains("shoal repeat"), "{unknown:?}");
+    dev.run(&["--via", dev.address(0), "--timeout", "1", "repeat"]).fails("unknown", 6);
+    pids[1..].iter().for_each(|pid| signal("-CONT", *pid));
+    dev.run(&["repeat"]).ok();
+    assert_eq!(dev.run(&["counter", "get", "app/t/n"]).ok(), "15\n");
+    dev.run(&["repeat"]).ok();
+    assert_eq!(dev.run(&["counter", "get", "app/t/n"]).ok(), "15\n");
 }
 
 #[test]

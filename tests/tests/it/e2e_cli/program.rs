@@ -88,7 +88,7 @@ impl Place {
 /// A development cluster of three in a place of its own. Its processes end with it.
 pub(super) struct Dev {
     pub(super) place: Place,
-    pub(super) process: Child,
+    process: Child,
     /// What it printed when it served.
     pub(super) greeting: Value,
     ports: Ports,
@@ -128,9 +128,19 @@ impl Dev {
         self.greeting["nodes"][n]["address"].as_str().unwrap()
     }
 
+    /// Kills it, but not its nodes: what it leaves.
+    pub(super) fn kill(self) -> (Place, Ports) {
+        let (_, place, ports) = self.end("-KILL");
+        (place, ports)
+    }
+
     /// Ends it as ctrl-C does, and waits for it: how it ended, and what it leaves.
-    pub(super) fn interrupt(mut self) -> (Option<i32>, Place, Ports) {
-        signal("-INT", self.process.id());
+    pub(super) fn interrupt(self) -> (Option<i32>, Place, Ports) {
+        self.end("-INT")
+    }
+
+    fn end(mut self, by: &str) -> (Option<i32>, Place, Ports) {
+        signal(by, self.process.id());
         let code = self.process.wait().unwrap().code();
         let place = std::mem::replace(&mut self.place, Place::new());
         let ports = std::mem::replace(&mut self.ports, Ports::new());
@@ -140,9 +150,11 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // The nodes see that their parent is gone.
+        // The nodes see that their parent is gone, once a test that failed no longer makes them stand still.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let pids = self.pids().into_iter().map(|pid| pid.to_string());
+        let _ = Command::new("kill").arg("-CONT").args(pids).stderr(Stdio::null()).status();
     }
 }
 

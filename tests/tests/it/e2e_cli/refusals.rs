@@ -48,6 +48,7 @@ fn wrong_usage_has_exit_code_2() {
         &["get", "app//b"],
         &["frobnicate"],
         &["keyspace", "create", "k"],
+        &["keyspace", "set", "k"],
         &["keyspace", "create", "Kk", "--conflict", "lww"],
         &["get", "app/a/b", "--timeout", "0"],
     ] {
