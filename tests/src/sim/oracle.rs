@@ -242,7 +242,8 @@ fn counters(writes: &[Write], standing: &[&Write], view: &View) -> Option<String
     let carried = |write: &Write| {
         let Some((path, _, dot)) = addition(write) else { return false };
         let later = standing.iter().filter_map(|later| addition(later));
-        write.fate == Fate::Unknown && later.into_iter().any(|(p, _, d)| p == path && d.actor == dot.actor && d.n > dot.n)
+        write.fate == Fate::Unknown
+            && later.into_iter().any(|(p, _, d)| p == path && d.actor == dot.actor && d.n > dot.n)
     };
     let counts = |write: &&Write| standing.iter().any(|other| std::ptr::eq(*other, *write)) || carried(write);
     let mut sums: BTreeMap<(Vec<String>, Actor), (u64, u64)> = BTreeMap::new();
