@@ -13,6 +13,7 @@ mod it {
     mod host;
     mod oracle;
     mod replay;
+    mod sim;
     mod storage;
     mod tidy;
 }

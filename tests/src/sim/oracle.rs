@@ -40,7 +40,7 @@ pub(super) fn judge(world: &mut World, history: &History, key: usize, object: &O
             let standing: Vec<&Write> = record.writes.iter().filter(|write| stands(write, object)).collect();
             wrong.extend(joined(&standing, conflict, object));
             wrong.extend(items(&standing, conflict, &view));
-            wrong.extend(counters(&standing, &view));
+            wrong.extend(counters(&record.writes, &standing, &view));
         }
     }
     if view_is_over(&view, world) {
@@ -189,8 +189,9 @@ fn items(standing: &[&Write], conflict: Conflict, view: &View) -> Option<String>
     (shown != expected).then(|| format!("shows {shown:?}, expected {expected:?}"))
 }
 
-/// Under `lww` the greatest (hlc, dot) is shown. A replica may drop what lost before the winner is deleted, so where
-/// something was deleted any value or none may be left.
+/// Under `lww` the greatest (hlc, dot) is shown. A replica may drop what lost before the winner is removed, so where
+/// something was removed other than by a greater one (deleted, or replaced by somebody who knew only the context and so not
+/// its hlc), any value or none may be left.
 fn losers(standing: &[&Write], shown: &BTreeSet<Located>, candidates: &[((Hlc, Dot), Located)]) -> Option<String> {
     let mut winners: BTreeMap<&Vec<String>, &((Hlc, Dot), Located)> = BTreeMap::new();
     for candidate in candidates {
@@ -202,7 +203,8 @@ fn losers(standing: &[&Write], shown: &BTreeSet<Located>, candidates: &[((Hlc, D
     for (path, (_, winner)) in &winners {
         let deleted = standing.iter().any(|write| {
             let meaning = meaning(&write.operation);
-            let replaces_all = !path.is_empty() && matches!(write.operation, Operation::Replace { .. });
+            let knows_none = write.observed.is_vacant() && !write.observed.context().is_empty();
+            let replaces_all = matches!(write.operation, Operation::Replace { .. }) && (!path.is_empty() || knows_none);
             replaces_all || (matches!(meaning.leaf, Leaf::RemoveAll) && path.starts_with(&meaning.path))
         });
         if !deleted && !shown.contains(winner) {
@@ -230,12 +232,23 @@ fn flatten(view: &View, path: &[String], shown: &mut BTreeSet<Located>) {
     }
 }
 
-/// Each counter is the sum of what its sessions added, less what resets had observed of them.
-fn counters(standing: &[&Write], view: &View) -> Option<String> {
+/// Each counter is the sum of what its sessions added, less what resets had observed of them. An addition whose outcome
+/// stayed unknown travels in the running total of every later one.
+fn counters(writes: &[Write], standing: &[&Write], view: &View) -> Option<String> {
+    let addition = |write: &Write| {
+        let path = write.operation.counter_path()?;
+        Some((path, write.operation.counter_by()?, write.bound.as_ref()?.0))
+    };
+    let carried = |write: &Write| {
+        let Some((path, _, dot)) = addition(write) else { return false };
+        let later = standing.iter().filter_map(|later| addition(later));
+        write.fate == Fate::Unknown
+            && later.into_iter().any(|(p, _, d)| p == path && d.actor == dot.actor && d.n > dot.n)
+    };
+    let counts = |write: &&Write| standing.iter().any(|other| std::ptr::eq(*other, *write)) || carried(write);
     let mut sums: BTreeMap<(Vec<String>, Actor), (u64, u64)> = BTreeMap::new();
-    for write in standing {
-        let by = write.operation.counter_by();
-        if let (Some(path), Some(by), Some((dot, _))) = (write.operation.counter_path(), by, &write.bound) {
+    for write in writes.iter().filter(counts) {
+        if let Some((path, by, dot)) = addition(write) {
             let sum = sums.entry((path, dot.actor)).or_default();
             if by > 0 { sum.0 += by.unsigned_abs() } else { sum.1 += by.unsigned_abs() }
         }

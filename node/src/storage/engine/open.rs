@@ -115,7 +115,7 @@ impl Engine {
     /// # Errors
     /// See `OpenError`.
     pub fn open<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
-        for name in [ROWS_NEW_FILE, META_NEW_FILE] {
+        for name in [ROWS_NEW_FILE, META_NEW_FILE, COPY_FILE] {
             remove_if_there(disk, name)?;
         }
         let created = !exists(disk, META_FILE)?;
@@ -129,8 +129,8 @@ impl Engine {
             return Err(damaged(ROWS_FILE, "it is missing"));
         }
         if options.doubt == Doubt::Disk {
-            rewrite(disk, META_FILE, META_NEW_FILE)?;
-            rewrite(disk, ROWS_FILE, ROWS_NEW_FILE)?;
+            rewrite(disk, META_FILE, COPY_FILE)?;
+            rewrite(disk, ROWS_FILE, COPY_FILE)?;
         }
         let meta = Meta::new(open_file(disk, options, META_FILE)?);
         let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
@@ -194,6 +194,8 @@ fn create<D: Disk>(
     let new = if file == ROWS_FILE { ROWS_NEW_FILE } else { META_NEW_FILE };
     let database = open_file(disk, options, new)?;
     in_file(file, || fill(database))?;
+    // A sync that failed while the file was closed was told to nobody.
+    rewrite(disk, new, COPY_FILE)?;
     disk.rename(new, file).map_err(|error| OpenError::Disk(error.into()))
 }
 
@@ -319,6 +321,7 @@ fn damaged(file: &'static str, reason: &str) -> OpenError {
 const COPY_BYTES: usize = 1 << 20;
 const META_FILE: &str = "meta.redb";
 const META_NEW_FILE: &str = "meta.redb.new";
+const COPY_FILE: &str = "copy.redb.new";
 const ROWS_FILE: &str = "rows.redb";
 const ROWS_NEW_FILE: &str = "rows.redb.new";
 
