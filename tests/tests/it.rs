@@ -8,6 +8,7 @@ mod it {
     mod host;
     mod oracle;
     mod replay;
+    mod sim;
     mod storage;
     mod tidy;
 }
