@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Page, Scan, ScanScope};
+use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Row, Scan, ScanScope};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::object::{Object, View};
 use shoal_protocol::peer::{PeerResponse, Refusal};
@@ -159,8 +159,8 @@ impl Sim {
             indexes.sort_unstable();
             indexes.dedup();
             for index in indexes {
-                let Some(page) = self.scan_patiently(space, index) else { return };
-                for row in page.rows {
+                let Some(rows) = self.scan_patiently(space, index) else { return };
+                for row in rows {
                     let at = expected.iter().position(|key| {
                         let place = &self.history.keys[*key].place;
                         place.key == row.key
@@ -184,25 +184,30 @@ impl Sim {
         }
     }
 
-    fn scan_patiently(&mut self, space: usize, index: u16) -> Option<Page> {
-        let keyspace = self.history.spaces[space].id;
-        let scan = Scan {
-            keyspace,
+    /// All rows of a partition, page by page, each page from some node.
+    fn scan_patiently(&mut self, space: usize, index: u16) -> Option<Vec<Row>> {
+        let mut scan = Scan {
+            keyspace: self.history.spaces[space].id,
             scope: ScanScope::Partition(index),
             prefix: bytes::Bytes::new(),
             cursor: None,
-            reverse: false,
-            limit: 100,
+            reverse: self.world.dice.percent(50),
+            limit: self.world.dice.pick(&[1, 2, 100]),
             values: true,
             r: None,
         };
-        for _ in 0..5 {
+        let mut rows = Vec::new();
+        for _ in 0..30 {
             let node = self.world.dice.index(self.world.nodes());
             let answer = self.ask(node, ClientRequest::Scan(scan.clone()), Duration::from_secs(3));
             if let Some(Ok(ClientResponse::Page(page))) = answer
                 && page.complete
             {
-                return Some(page);
+                rows.extend(page.rows);
+                if page.cursor.is_none() {
+                    return Some(rows);
+                }
+                scan.cursor = page.cursor;
             }
         }
         self.world.find("progress", "a partition cannot be scanned although nothing fails");

@@ -103,7 +103,7 @@ impl History {
         let quorum = |asked: u8| if asked == 0 { n / 2 + 1 } else { asked.min(n) };
         let space = self.spaces.len();
         self.spaces.push(Space { name, id, spec, n, r: quorum(spec.class.r), w: quorum(spec.class.w) });
-        for kind in KeyKind::ALL {
+        for &kind in &scenario.kinds {
             let collection = match spec.layout {
                 KeyspaceLayout::Collection => COLLECTION.into(),
                 KeyspaceLayout::Key => bytes::Bytes::new(),

@@ -15,6 +15,8 @@ pub enum Mutant {
     FreshDot,
     /// Read repairs are acknowledged and thrown away.
     NoRepair,
+    /// A replica refuses to join what would pass a limit.
+    LimitInMerge,
     /// A coordinator takes the answer that a delta was admitted for an ack.
     AdmittedIsAck,
     /// A node answers a request twice.
@@ -25,12 +27,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AckBeforeSync,
         Self::QuorumOfOne,
         Self::SkipCovered,
         Self::FreshDot,
         Self::NoRepair,
+        Self::LimitInMerge,
         Self::AdmittedIsAck,
         Self::AnswerTwice,
         Self::NeverAnswer,

@@ -23,6 +23,8 @@ pub struct Scenario {
     pub steps: usize,
     /// Keyspaces, in the order of creation.
     pub keyspaces: Vec<(KeyspaceName, KeyspaceSpec)>,
+    /// Kinds of keys that clients work on.
+    pub kinds: Vec<KeyKind>,
     /// Links.
     pub network: NetworkProfile,
     /// Disks.
@@ -153,6 +155,7 @@ impl Scenario {
             clients: dice.pick(&[2, 3, 4]),
             steps: steps.unwrap_or(dice.pick(&[60, 90, 140])),
             keyspaces: keyspaces(dice, nodes),
+            kinds: kinds(dice),
             network: network(dice),
             storage: storage(dice),
             limits: limits(dice),
@@ -183,6 +186,12 @@ fn keyspaces(dice: &mut Dice, nodes: usize) -> Vec<(KeyspaceName, KeyspaceSpec)>
             spec(dice, layout, conflict)
         }),
     ]
+}
+
+fn kinds(dice: &mut Dice) -> Vec<KeyKind> {
+    let mut kinds = dice.shuffled(KeyKind::ALL.to_vec());
+    kinds.truncate(dice.pick(&[1, 2, 4, 8, 8]));
+    kinds
 }
 
 fn network(dice: &mut Dice) -> NetworkProfile {
@@ -241,7 +250,7 @@ fn faults(dice: &mut Dice, nodes: usize) -> FaultProfile {
 fn limits(dice: &mut Dice) -> Limits {
     let usual = Limits::default();
     match dice.index(4) {
-        0 => Limits { siblings_max: 3, ..usual },
+        0 => Limits { siblings_max: 2, ..usual },
         1 => Limits { siblings_max: 5, gaps_max: 4, object_bytes_max: 1_500, ..usual },
         _ => usual,
     }
@@ -257,6 +266,7 @@ impl fmt::Display for Scenario {
         writeln!(f, "  {:?}", self.network)?;
         writeln!(f, "  {:?}", self.storage)?;
         writeln!(f, "  {:?}", self.faults)?;
+        writeln!(f, "  {:?}", self.kinds)?;
         writeln!(f, "  siblings at most {}, clocks {} ms apart", self.limits.siblings_max, self.skew_ms)
     }
 }

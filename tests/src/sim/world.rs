@@ -19,10 +19,10 @@ use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits};
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, StoreEffect};
 use shoal_protocol::address::Place;
-use shoal_protocol::causality::Context;
 use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{ClusterId, LayoutId, NodeId, RequestId};
+use shoal_protocol::object::Object;
 use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::{Instant, Now};
 
@@ -61,8 +61,8 @@ pub struct World {
     layout: Option<LayoutId>,
     probes: BTreeMap<RequestId, PeerResponse>,
     probes_count: u64,
-    /// For `Mutant::SkipCovered`: what each node has applied.
-    shadows: BTreeMap<(usize, Place), Context>,
+    /// For mutants: what each node has applied since it started.
+    shadows: BTreeMap<(usize, Place), Object>,
     calm: bool,
 }
 

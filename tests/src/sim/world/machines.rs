@@ -173,12 +173,12 @@ impl World {
             let done = StoreDone::Synced { through: last.lsn };
             self.agenda.plan(self.now, Event::Storage { node, boot, step: StorageStep::Done(Box::new(done)) });
         }
-        if self.mutant == Some(Mutant::SkipCovered)
+        if matches!(self.mutant, Some(Mutant::SkipCovered | Mutant::LimitInMerge))
             && let StoreEffect::Append { records } = &effect
         {
             for record in records {
                 let applied = Object::decode(&record.delta).expect("nodes log canonical deltas");
-                self.shadows.entry((node, record.key.place())).or_default().join(applied.context());
+                self.shadows.entry((node, record.key.place())).or_default().merge_into(&applied);
             }
         }
         if matches!(effect, StoreEffect::Reopen) {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use shoal_node::node::{ConnectionId, Input, LinkId};
 use shoal_protocol::address::Place;
+use shoal_protocol::causality::Dot;
 use shoal_protocol::client::{ClientCall, ClientHello, ClientResponse, PROTOCOL_VERSIONS, SessionGrant};
 use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
-use shoal_protocol::object::Object;
-use shoal_protocol::peer::{Applied, ApplyCause, PeerCall, PeerRequest, PeerResponse};
+use shoal_protocol::object::{Object, admit};
+use shoal_protocol::peer::{Applied, ApplyCause, PeerCall, PeerRequest, PeerResponse, Refusal};
 
 use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRESS, World};
 use crate::sim::mutant::Mutant;
@@ -266,36 +267,46 @@ impl World {
             self.feed(to, Input::PeerAnswer { from: node, request, response });
         } else {
             let call: PeerCall = codec::decode(&bytes).expect("a call survives the codec");
-            if self.is_swallowed(to, &call.request) {
-                self.send_answer(to, (LinkId(epoch), request), applied());
-            } else {
-                self.feed(to, Input::PeerCall { link: LinkId(epoch), from: node, request, call });
+            match self.mutated(to, &call.request) {
+                Some(answer) => self.send_answer(to, (LinkId(epoch), request), answer),
+                None => self.feed(to, Input::PeerCall { link: LinkId(epoch), from: node, request, call }),
             }
         }
     }
 
-    /// Whether a mutant acknowledges this without doing it.
-    fn is_swallowed(&self, node: usize, request: &PeerRequest) -> bool {
-        match request {
-            PeerRequest::Apply { cause: ApplyCause::ReadRepair, .. } if self.mutant == Some(Mutant::NoRepair) => true,
-            PeerRequest::Apply { place, delta, .. } | PeerRequest::Admit { place, delta }
-                if self.mutant == Some(Mutant::SkipCovered) =>
-            {
-                let delta = Object::decode(delta).expect("nodes send canonical deltas");
-                let session = delta.context().actors().filter(|actor| actor.is_session()).last();
-                let seen = self.shadows.get(&(node, place.clone()));
-                session.zip(seen).is_some_and(|(session, seen)| {
-                    let n = delta.context().max(session);
-                    seen.covers(shoal_protocol::causality::Dot { actor: session, n })
-                })
-            }
-            PeerRequest::Apply { .. }
-            | PeerRequest::Get { .. }
+    /// What a mutant answers to this without doing it.
+    fn mutated(&self, node: usize, request: &PeerRequest) -> Option<PeerResponse> {
+        let (place, delta, cause) = match request {
+            PeerRequest::Apply { place, delta, cause, .. } => (place, delta, Some(*cause)),
+            PeerRequest::Admit { place, delta } => (place, delta, None),
+            PeerRequest::Get { .. }
             | PeerRequest::Scan(_)
-            | PeerRequest::Admit { .. }
             | PeerRequest::Mint { .. }
             | PeerRequest::CompareSystem { .. }
-            | PeerRequest::System { .. } => false,
+            | PeerRequest::System { .. } => return None,
+        };
+        let held = || self.shadows.get(&(node, place.clone()));
+        let delta = || Object::decode(delta).expect("nodes send canonical deltas");
+        match self.mutant? {
+            Mutant::NoRepair => (cause == Some(ApplyCause::ReadRepair)).then(applied),
+            Mutant::SkipCovered => {
+                let delta = delta();
+                let actor = delta.context().actors().filter(|actor| actor.is_session()).last()?;
+                let dot = Dot { actor, n: delta.context().max(actor) };
+                held()?.context().covers(dot).then(applied)
+            }
+            Mutant::LimitInMerge => {
+                cause?;
+                let over = admit(held()?, &delta(), &self.profile.limits).err()?;
+                let reason = over.to_string();
+                Some(PeerResponse::Refused(Refusal::Request(RequestError::BadRequest { reason })))
+            }
+            Mutant::AckBeforeSync
+            | Mutant::QuorumOfOne
+            | Mutant::FreshDot
+            | Mutant::AdmittedIsAck
+            | Mutant::AnswerTwice
+            | Mutant::NeverAnswer => None,
         }
     }
 }
