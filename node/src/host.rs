@@ -19,7 +19,7 @@ mod outbox;
 mod peers;
 pub mod secret;
 mod server;
-pub mod storage_thread;
+pub mod storage_threads;
 mod switchboard;
 pub mod tls;
 

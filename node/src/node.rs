@@ -178,6 +178,12 @@ pub struct Node {
 }
 
 impl Node {
+    /// How hard this node's writers should be slowed, 0 to 1; storage takes less time off while it is above 0.
+    #[must_use]
+    pub fn storage_pressure(&self) -> f32 {
+        self.replica.store().pressure()
+    }
+
     /// A node over an opened store. Its first effects go to `out`.
     ///
     /// # Errors
@@ -221,6 +227,9 @@ impl Node {
             Input::Tick => {
                 self.coordinate(now, out, |coordinator, around, effects| coordinator.tick(around, effects));
                 self.tell_system(now, SystemInput::Tick, out);
+                let mut effects = Vec::new();
+                self.replica.tick(now, &mut effects);
+                self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
@@ -242,7 +251,8 @@ impl Node {
     /// When `handle` wants a `Tick`.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.coordinator.next_deadline(), self.system.next_deadline(), self.membership.next_deadline()]
+        let system = self.system.next_deadline();
+        [self.coordinator.next_deadline(), self.replica.next_deadline(), system, self.membership.next_deadline()]
             .into_iter()
             .flatten()
             .min()

@@ -9,6 +9,7 @@
 //! always merged, whatever it is; only `Admit` and `Mint` refuse for type or size (DESIGN §4).
 
 mod minting;
+mod slowed;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -18,13 +19,15 @@ use shoal_protocol::address::Place;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Lsn, Partition, RefillCount};
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
-use shoal_protocol::peer::{Applied, PeerRequest, PeerResponse, PeerScan, Refusal};
+use shoal_protocol::peer::{Applied, ApplyCause, PeerRequest, PeerResponse, PeerScan, Refusal};
 use shoal_protocol::time::{Hlc, Instant, Now};
 
 use self::minting::MintRequest;
+use self::slowed::Slowed;
 use self::waiting::{Parked, Unsynced};
 use crate::storage::{
-    Failure, PersistTicket, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+    Failure, PersistTicket, Room, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+    slowdown,
 };
 
 /// What a replica wants done.
@@ -73,6 +76,7 @@ pub struct Replica<T> {
     hlc: Hlc,
     parked: Parked<T>,
     unsynced: Unsynced<T>,
+    slowed: Slowed<T>,
     scans: BTreeMap<ScanId, T>,
     /// Mints that wait for a lease.
     unleased: Vec<(RowKey, Work<T>)>,
@@ -103,6 +107,7 @@ impl<T: Clone> Replica<T> {
             hlc: Hlc::default(),
             parked: Parked::default(),
             unsynced: Unsynced::default(),
+            slowed: Slowed::default(),
             scans: BTreeMap::new(),
             unleased: Vec::new(),
         }
@@ -122,7 +127,20 @@ impl<T: Clone> Replica<T> {
     /// Requests that wait for a row, a sync, a lease or a page.
     #[must_use]
     pub fn waiting_count(&self) -> usize {
-        self.parked.len() + self.unsynced.len() + self.scans.len() + self.unleased.len()
+        self.parked.len() + self.unsynced.len() + self.slowed.len() + self.scans.len() + self.unleased.len()
+    }
+
+    /// When `tick` has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.slowed.next_deadline()
+    }
+
+    /// Lets answers go that were held back to slow writers down.
+    pub fn tick(&mut self, now: Now, out: &mut Vec<ReplicaEffect<T>>) {
+        for (lsn, to, response) in self.slowed.due(now.instant) {
+            self.answer_at(lsn, to, response, out);
+        }
     }
 
     /// Takes one request.
@@ -133,13 +151,23 @@ impl<T: Clone> Replica<T> {
             return;
         }
         match request {
-            PeerRequest::Apply { place, delta: bytes, cause: _, compact_epoch: _ } => {
+            PeerRequest::Apply { place, delta: bytes, cause, compact_epoch: _ } => {
                 let Ok(delta) = Object::decode_shared(&bytes) else {
                     out.push(refuse(from, Refusal::Malformed));
                     return;
                 };
+                let is_write = cause == ApplyCause::Write;
+                if is_write && !self.has_room_for(&delta) {
+                    out.push(refuse(from, Refusal::Full));
+                    return;
+                }
                 let lsn = self.apply(&RowKey::new(partition, &place), &delta, bytes, out);
-                self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+                let response = PeerResponse::Applied(self.ack());
+                if is_write {
+                    self.answer_slowed(now, lsn, (from, response), out);
+                } else {
+                    self.answer_at(lsn, from, response, out);
+                }
             }
             PeerRequest::Get { place, have } => {
                 self.work(
@@ -201,6 +229,12 @@ impl<T: Clone> Replica<T> {
                     out.push(ReplicaEffect::Answer { to: from, response: rows(page) });
                 }
             }
+            // Nobody here asks for these; the repair room will. The room is asked for when it matters.
+            StoreEvent::Feed { .. }
+            | StoreEvent::Digests { .. }
+            | StoreEvent::Ingested { .. }
+            | StoreEvent::Verified { .. }
+            | StoreEvent::Room => {}
             StoreEvent::Persisted { ticket } => out.push(ReplicaEffect::Persisted(ticket)),
             StoreEvent::Leased => {
                 for (key, work) in std::mem::take(&mut self.unleased) {
@@ -215,6 +249,7 @@ impl<T: Clone> Replica<T> {
     /// What was asked but not applied is refused; what was applied but not synced has no answer, for nobody knows.
     fn failed(&mut self, failure: Failure, out: &mut Vec<ReplicaEffect<T>>) {
         self.unsynced.forget();
+        self.slowed.forget();
         let unleased = std::mem::take(&mut self.unleased).into_iter().map(|(_, work)| work.from);
         let scans = std::mem::take(&mut self.scans).into_values();
         let parked = self.parked.take_all().into_iter().map(|work| work.from);
@@ -238,7 +273,8 @@ impl<T: Clone> Replica<T> {
                     self.show(key, lsn, (work.from, have), out);
                 }
                 WorkKind::Admit { delta, bytes } => match check(&visible.object, &delta, &self.limits) {
-                    Ok(()) => self.admit(key, work.from, (&delta, bytes), out),
+                    Ok(()) if self.has_room_for(&delta) => self.admit((now, work.from), key, (&delta, bytes), out),
+                    Ok(()) => out.push(refuse(work.from, Refusal::Full)),
                     Err(refusal) => out.push(refuse(work.from, refusal)),
                 },
                 WorkKind::Mint(request) => self.mint(now, key, (work.from, work.deadline, request), out),
@@ -260,10 +296,15 @@ impl<T: Clone> Replica<T> {
         self.answer_at(lsn, from, response, out);
     }
 
-    fn admit(&mut self, key: &RowKey, from: T, (delta, bytes): (&Object, Bytes), out: &mut Vec<ReplicaEffect<T>>) {
-        let lsn = self.apply(key, delta, bytes, out);
+    fn admit(&mut self, (now, from): (Now, T), key: &RowKey, delta: (&Object, Bytes), out: &mut Vec<ReplicaEffect<T>>) {
+        let lsn = self.apply(key, delta.0, delta.1, out);
         out.push(ReplicaEffect::Answer { to: from.clone(), response: PeerResponse::Admitted });
-        self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+        self.answer_slowed(now, lsn, (from, PeerResponse::Applied(self.ack())), out);
+    }
+
+    /// On a disk that is nearly full only what brings no content gets in: deletes and removes.
+    fn has_room_for(&self, delta: &Object) -> bool {
+        self.store.room() == Room::Enough || delta.is_vacant()
     }
 
     fn apply(&mut self, key: &RowKey, delta: &Object, bytes: Bytes, out: &mut Vec<ReplicaEffect<T>>) -> Lsn {
@@ -286,6 +327,16 @@ impl<T: Clone> Replica<T> {
             out.push(ReplicaEffect::Answer { to, response });
         } else {
             self.unsynced.push(lsn, to, response);
+        }
+    }
+
+    /// Like `answer_at`, of a client's write: held back while the store is under pressure.
+    fn answer_slowed(&mut self, now: Now, lsn: Lsn, answer: (T, PeerResponse), out: &mut Vec<ReplicaEffect<T>>) {
+        let wait = slowdown(self.store.pressure());
+        if wait.is_zero() {
+            self.answer_at(lsn, answer.0, answer.1, out);
+        } else {
+            self.slowed.push(now.instant + wait, lsn, answer);
         }
     }
 

@@ -16,12 +16,17 @@
 //! - A damaged row is never shown, neither as data nor as absent.
 //! - After a failure nothing becomes synced, ready or scanned until the engine was reopened and its log replayed.
 
+mod budget;
 mod cache;
 mod effect;
 pub mod engine;
+mod exchange;
+mod feed;
 mod key;
 mod lease;
 mod memtable;
+mod memtables;
+mod progress;
 mod row;
 mod scan;
 
@@ -34,42 +39,24 @@ use shoal_protocol::object::{Digest, DigestKey, Object, merge};
 use shoal_protocol::peer::PeerScan;
 
 use cache::{Cache, Cached};
+use effect::{push_load, push_record};
+use feed::Feeds;
 use lease::LeaseBook;
+use memtables::Memtables;
+use progress::Progress;
 use scan::{Scans, Tables, join_page};
 
+pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use effect::{
-    Failure, Flush, LoadedRow, PersistTicket, Record, Recovered, RowRead, ScanId, ScanPage, ScanRequest, ScanRow,
-    ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow,
+    BucketDigest, Failure, FeedChange, FeedId, FeedPage, FeedRequest, FeedRows, Flush, Ingest, IngestId, LoadedRow,
+    LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect, ScanId, ScanPage,
+    ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow, VerifyReport,
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Entry, Memtable};
-
-/// The memory of one store, and what follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Decoded objects of memtables and cache together. The memtables may take half of it; the cache gets the rest.
-    pub bytes: usize,
-}
-
-impl Budget {
-    const fn memtables_bytes_max(self) -> usize {
-        self.bytes / 2
-    }
-
-    /// A flush of a sixteenth (4 MiB of the default, some 8,000 rows of 256 B) holds up the writes behind it for tenths
-    /// of a second, not seconds (notes/storage-and-network.md §5).
-    const fn freeze_bytes(self) -> usize {
-        self.bytes / 16
-    }
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self { bytes: 64 << 20 }
-    }
-}
+pub use progress::RowsAt;
 
 /// What can be said of an object now.
 #[derive(Debug)]
@@ -91,12 +78,14 @@ pub struct Store {
     rules: Rules,
     leases: LeaseBook,
     progress: Progress,
-    active: Memtable,
-    frozen: Option<Arc<Memtable>>,
+    memtables: Memtables,
     cache: Cache,
     loads: BTreeSet<RowKey>,
     scans: Scans,
+    feeds: Feeds,
+    room: Room,
     persists_count: u64,
+    ingests_count: u64,
 }
 
 /// What the system state says about rows.
@@ -104,15 +93,6 @@ pub struct Store {
 struct Rules {
     digest_key: Option<DigestKey>,
     lww: Arc<BTreeSet<KeyspaceId>>,
-}
-
-#[derive(Debug)]
-struct Progress {
-    serving: bool,
-    /// Records through here are on stable storage.
-    logged: Lsn,
-    /// Records through here are in the rows.
-    replay_from: Lsn,
 }
 
 impl Store {
@@ -123,13 +103,15 @@ impl Store {
             budget,
             rules: Rules::default(),
             leases: LeaseBook::new(recovered.leases, Lsn::default()),
-            progress: Progress { serving: true, logged: Lsn::default(), replay_from: Lsn::default() },
-            active: Memtable::default(),
-            frozen: None,
+            progress: Progress::new(Lsn::default(), RowsAt::default()),
+            memtables: Memtables::new(budget, Memtable::default(), 0),
             cache: Cache::default(),
             loads: BTreeSet::new(),
             scans: Scans::default(),
+            feeds: Feeds::default(),
+            room: Room::default(),
             persists_count: 0,
+            ingests_count: 0,
         };
         store.recover(recovered, out);
         store
@@ -200,7 +182,7 @@ impl Store {
         });
         let id = request.id;
         if self.progress.serving {
-            out.push(StoreEffect::Scan(request));
+            out.push(StoreEffect::Reads(ReadEffect::Scan(request)));
         }
         id
     }
@@ -214,7 +196,7 @@ impl Store {
     /// Everything with an lsn up to here survives any crash.
     #[must_use]
     pub fn synced(&self) -> Lsn {
-        self.progress.logged.min(self.leases.lsn_limit())
+        self.progress.durable().min(self.leases.lsn_limit())
     }
 
     /// The counter of a fresh dot of `leases().incarnation`, unless the lease for it is not durable yet
@@ -238,7 +220,7 @@ impl Store {
     /// failure in between it is to be asked for again.
     pub fn begin_incarnation(&mut self, incarnation: Actor, out: &mut Vec<StoreEffect>) {
         if self.progress.serving {
-            out.push(StoreEffect::Lease(self.leases.change_incarnation(incarnation)));
+            out.push(StoreEffect::Log(LogEffect::Lease(self.leases.change_incarnation(incarnation))));
         }
     }
 
@@ -247,35 +229,36 @@ impl Store {
         let ticket = PersistTicket(self.persists_count);
         self.persists_count += 1;
         if self.progress.serving {
-            out.push(StoreEffect::Persist { ticket, name: name.into(), bytes });
+            out.push(StoreEffect::Log(LogEffect::Persist { ticket, name: name.into(), bytes }));
         }
         ticket
     }
 
-    /// How hard writers should be slowed: 0 until the memtables are half full, 1 when they are full. At 1 a caller accepts
-    /// no new client writes; deltas from peers are still joined.
+    /// How hard writers should be slowed (see `slowdown`): 0 until memtables or log are half full, 1 when they are full. At 1
+    /// a caller accepts no new client writes; deltas from peers are still joined.
     #[must_use]
     pub fn pressure(&self) -> f32 {
-        let used = (self.active.bytes() + self.frozen_bytes()) as f32 / self.budget.memtables_bytes_max() as f32;
-        (2.0 * used - 1.0).clamp(0.0, 1.0)
+        self.memtables.pressure()
     }
 
-    /// Flushes what there is, however little: before a stop, or a read of the rows alone. Nothing happens while a flush is
-    /// under way or no digest key is known.
+    /// The room left on the disk. Below `Enough` a caller accepts no client writes but those that shrink an object.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Flushes what there is, however little: before a stop, or a read of the rows alone. What is not synced goes once it is.
+    /// Nothing happens while a flush is under way or no digest key is known.
     pub fn flush(&mut self, out: &mut Vec<StoreEffect>) {
-        let Some(digest_key) = self.rules.digest_key.clone() else { return };
-        if !self.progress.serving || self.frozen.is_some() || self.active.is_empty() {
-            return;
+        if self.progress.serving && self.rules.digest_key.is_some() {
+            self.memtables.freeze();
+            self.flush_frozen(out);
         }
-        let frozen = Arc::new(std::mem::take(&mut self.active));
-        let replay_from = frozen.last();
-        self.frozen = Some(Arc::clone(&frozen));
-        out.push(StoreEffect::Flush(Flush { frozen, replay_from, lww: Arc::clone(&self.rules.lww), digest_key }));
     }
 
     /// Takes a completion in.
     pub fn handle(&mut self, done: StoreDone, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
-        self.cache.shrink_to(self.budget.bytes.saturating_sub(self.active.bytes() + self.frozen_bytes()));
+        self.cache.shrink_to(self.budget.bytes.saturating_sub(self.memtables.bytes()));
         if !self.progress.serving && !matches!(done, StoreDone::Reopened(_)) {
             // A late answer of a dead engine: what it did is found again when it is reopened.
             return;
@@ -286,30 +269,49 @@ impl Store {
                 self.recover(*recovered, out);
             }
             StoreDone::Failed(failure) => self.fail(failure, out, events),
-            StoreDone::Synced { through } => {
-                self.progress.logged = self.progress.logged.max(through);
+            StoreDone::Synced { through, log_end } => {
+                self.progress.synced(through);
+                self.memtables.log_ends(log_end);
+                self.flush_when_big(out);
+                self.flush_frozen(out);
                 self.reveal(events);
             }
             StoreDone::Leased(leases) => {
                 self.leases.leased(leases);
                 events.push(StoreEvent::Leased);
+                self.flush_frozen(out);
                 self.reveal(events);
             }
-            StoreDone::Loaded { rows, replay_from } => self.loaded(rows, replay_from, out, events),
+            StoreDone::Loaded { rows, at } => self.loaded(rows, at, out, events),
             StoreDone::Scanned(read) => self.scanned(&read, out, events),
-            StoreDone::Flushed { replay_from } => {
-                if let Some(frozen) = self.frozen.take_if(|frozen| frozen.last() == replay_from) {
-                    let before = std::mem::replace(&mut self.progress.replay_from, replay_from);
-                    // What lost among row and frozen deltas is gone from the row. Objects that were here before the first
-                    // of those deltas lost it then; the others are read anew.
-                    let keys = frozen.iter().map(|(key, _)| key);
-                    let lww = keys.filter(|key| self.rules.lww.contains(&key.keyspace()));
-                    self.cache.forget_read_after(before, lww);
-                    self.flush_when_big(out);
-                }
+            StoreDone::FeedRead(read) => self.feed_read(read, out, events),
+            StoreDone::DigestsRead { partition, digests } => events.push(StoreEvent::Digests { partition, digests }),
+            StoreDone::Verified { partition, report } => events.push(StoreEvent::Verified { partition, report }),
+            StoreDone::Flushed { replay_from } => self.flushed(replay_from, out),
+            StoreDone::Ingested { id, keys } => {
+                self.progress.ingested();
+                self.cache.forget(keys.iter());
+                events.push(StoreEvent::Ingested { id });
+                self.reveal(events);
             }
             StoreDone::Persisted { ticket } => events.push(StoreEvent::Persisted { ticket }),
+            StoreDone::Space(room) => {
+                self.room = room;
+                events.push(StoreEvent::Room);
+            }
         }
+    }
+
+    fn flushed(&mut self, replay_from: Lsn, out: &mut Vec<StoreEffect>) {
+        let Some(frozen) = self.memtables.flushed(replay_from) else { return };
+        let before = std::mem::replace(&mut self.progress.rows.replay_from, replay_from);
+        // What lost among row and frozen deltas is gone from the row. Objects that were here before the first of those deltas
+        // lost it then; the others are read anew.
+        let keys = frozen.iter().map(|(key, _)| key);
+        let lww = keys.filter(|key| self.rules.lww.contains(&key.keyspace()));
+        self.cache.forget_read_after(before, lww);
+        out.push(StoreEffect::Log(LogEffect::Trim { replay_from }));
+        self.flush_when_big(out);
     }
 
     fn join(&mut self, key: &RowKey, delta: &Object, logged: Logged, out: &mut Vec<StoreEffect>) -> Lsn {
@@ -317,7 +319,8 @@ impl Store {
             return NEVER;
         }
         let lsn = self.leases.lsn();
-        let entry = self.active.join(key, delta, lsn, logged.bytes.len());
+        self.progress.append(lsn);
+        let entry = self.memtables.join(key, delta, lsn, logged.bytes.len());
         entry.heals |= logged.heals;
         self.cache.join(key, delta, lsn);
         let mut bytes = logged.bytes;
@@ -332,10 +335,7 @@ impl Store {
             }
         }
         let record = Record { lsn, key: key.clone(), delta: bytes, heals: logged.heals };
-        match out.last_mut() {
-            Some(StoreEffect::Append { records }) => records.push(record),
-            _ => out.push(StoreEffect::Append { records: vec![record] }),
-        }
+        push_record(record, out);
         self.renew_leases(out);
         self.flush_when_big(out);
         lsn
@@ -344,7 +344,7 @@ impl Store {
     fn loaded(
         &mut self,
         rows: Vec<LoadedRow>,
-        replay_from: Lsn,
+        at: RowsAt,
         out: &mut Vec<StoreEffect>,
         events: &mut Vec<StoreEvent>,
     ) {
@@ -353,7 +353,7 @@ impl Store {
             if !self.loads.contains(&key) {
                 continue;
             }
-            if replay_from < self.progress.replay_from {
+            if at.is_behind(&self.progress.rows) {
                 push_load(key, out);
                 continue;
             }
@@ -362,7 +362,7 @@ impl Store {
             if matches!(cached, Cached::Damaged) {
                 damaged.push(key.clone());
             }
-            let read_at = self.active.last().max(self.frozen.as_ref().map_or(self.progress.replay_from, |f| f.last()));
+            let read_at = self.memtables.last().unwrap_or(self.progress.rows.replay_from);
             self.cache.insert(key.clone(), cached, read_at);
             self.drop_losers(&key, out);
             keys.push(key);
@@ -377,7 +377,7 @@ impl Store {
 
     /// Row ⊔ frozen ⊔ active.
     fn with_memtables(&self, key: &RowKey, row: RowRead) -> Cached {
-        let entries = [self.frozen.as_deref(), Some(&self.active)].map(|memtable| memtable?.get(key));
+        let entries = self.memtables.entries(key);
         let stored = match row {
             RowRead::Absent => None,
             RowRead::Found(stored) => Some(stored),
@@ -407,12 +407,12 @@ impl Store {
 
     fn scanned(&mut self, read: &ScannedRows, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         let Some(request) = self.scans.running(read.id) else { return };
-        if read.replay_from < self.progress.replay_from {
-            out.push(StoreEffect::Scan(request.clone()));
+        if read.at.is_behind(&self.progress.rows) {
+            out.push(StoreEffect::Reads(ReadEffect::Scan(request.clone())));
             return;
         }
         let lww = self.rules.lww.contains(&request.range.keyspace);
-        let page = join_page(request, read, &Tables { memtables: [self.frozen.as_deref(), Some(&self.active)], lww });
+        let page = join_page(request, read, &Tables { memtables: self.memtables.tables(), lww });
         if !page.damaged.is_empty() {
             events.push(StoreEvent::Damaged { keys: page.damaged.clone() });
         }
@@ -430,37 +430,45 @@ impl Store {
         self.progress.serving = false;
         self.loads.clear();
         self.scans.clear();
+        self.feeds.clear();
         out.push(StoreEffect::Reopen);
         events.push(StoreEvent::Failed(failure));
     }
 
     /// Starts over from what is on disk. Lsns and dots go on behind whatever was handed out.
     fn recover(&mut self, recovered: Recovered, out: &mut Vec<StoreEffect>) {
-        let Recovered { leases, memtable, replay_from, .. } = recovered;
-        let last = memtable.last().max(replay_from);
+        let Recovered { leases, memtable, log_end, rows, .. } = recovered;
+        let last = memtable.last().max(rows.replay_from).max(rows.ingested);
         self.leases = LeaseBook::new(leases, last);
-        self.progress = Progress { serving: true, logged: last, replay_from };
-        self.active = memtable;
-        self.frozen = None;
+        self.progress = Progress::new(last, rows);
+        self.memtables = Memtables::new(self.budget, memtable, log_end);
         self.cache.clear();
         self.loads.clear();
         self.scans.clear();
+        self.feeds.clear();
+        self.room = Room::default();
+        out.push(StoreEffect::Log(LogEffect::Trim { replay_from: rows.replay_from }));
         self.renew_leases(out);
         self.flush_when_big(out);
     }
 
     fn renew_leases(&mut self, out: &mut Vec<StoreEffect>) {
-        out.extend(self.leases.wanted().map(StoreEffect::Lease));
+        out.extend(self.leases.wanted().map(|leases| StoreEffect::Log(LogEffect::Lease(leases))));
     }
 
     fn flush_when_big(&mut self, out: &mut Vec<StoreEffect>) {
-        if self.active.bytes() >= self.budget.freeze_bytes() {
+        if self.memtables.is_big() {
             self.flush(out);
         }
     }
 
-    fn frozen_bytes(&self) -> usize {
-        self.frozen.as_ref().map_or(0, |frozen| frozen.bytes())
+    fn flush_frozen(&mut self, out: &mut Vec<StoreEffect>) {
+        let Some(digest_key) = self.rules.digest_key.clone() else { return };
+        if let Some(frozen) = self.memtables.to_flush(self.synced()) {
+            let replay_from = frozen.last();
+            let lww = Arc::clone(&self.rules.lww);
+            out.push(StoreEffect::Rows(RowsEffect::Flush(Flush { frozen, replay_from, lww, digest_key })));
+        }
     }
 }
 
@@ -472,10 +480,3 @@ struct Logged {
 
 /// No record ever has this lsn.
 const NEVER: Lsn = Lsn(u64::MAX);
-
-fn push_load(key: RowKey, out: &mut Vec<StoreEffect>) {
-    match out.last_mut() {
-        Some(StoreEffect::Load { keys }) => keys.push(key),
-        _ => out.push(StoreEffect::Load { keys: vec![key] }),
-    }
-}

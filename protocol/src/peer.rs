@@ -215,9 +215,12 @@ pub enum Refusal {
     /// The replica has not seen what the delta's counter floors name; another one may have.
     #[error("behind what the operation observed")]
     Behind,
-    /// The replica's storage failed or is full.
+    /// The replica's storage failed.
     #[error("storage unavailable")]
     Storage,
+    /// The replica's disk is nearly full, and the write would make it fuller.
+    #[error("disk full")]
+    Full,
     /// Too much is in flight at the replica.
     #[error("overloaded")]
     Overloaded,

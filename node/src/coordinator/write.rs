@@ -41,6 +41,8 @@ pub(crate) struct Write {
     tally: Tally,
     /// Some replica has accepted, or may have.
     maybe: bool,
+    /// Some replica's disk is nearly full.
+    is_full: bool,
     answered: bool,
 }
 
@@ -102,6 +104,7 @@ impl Write {
             waiting: BTreeSet::new(),
             behind: BTreeSet::new(),
             maybe: false,
+            is_full: false,
             answered: false,
         })
     }
@@ -171,6 +174,8 @@ impl Write {
         let (acked, needed) = (self.tally.answered_count(), self.tally.needed());
         if self.maybe || !self.waiting.is_empty() || acked > 0 {
             RequestError::Unknown { acked, needed }
+        } else if self.is_full {
+            RequestError::DiskFull
         } else {
             RequestError::Unavailable { replied: acked, needed }
         }
@@ -222,6 +227,15 @@ impl Write {
         if self.door == Some(from) {
             self.door = None;
             return match refusal {
+                Refusal::Full => {
+                    self.others.remove(&from);
+                    self.tally.lose(from);
+                    self.is_full = true;
+                    if self.tally.verdict() == Verdict::Impossible {
+                        return self.answer(Err(self.outcome_unknown()));
+                    }
+                    self.next_door(cx)
+                }
                 // A verdict only if no earlier attempt can have been admitted.
                 Refusal::Request(error) if !self.maybe => self.answer(Err(error)),
                 Refusal::Request(_) => self.answer(Err(self.outcome_unknown())),

@@ -24,7 +24,7 @@ use super::clock::Clock;
 use super::event::Event;
 use super::outbox::Outbox;
 use super::peers::Peers;
-use super::storage_thread::StorageThread;
+use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use crate::node::{ConnectionId, Effect, Input, LinkId, Node};
 use crate::storage::StoreDone;
@@ -54,7 +54,7 @@ pub(super) struct EventLoop {
     pub(super) endpoint: Endpoint,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) controls: mpsc::Receiver<Control>,
-    pub(super) storage: StorageThread,
+    pub(super) storage: StorageThreads,
     /// What storage has done.
     pub(super) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
     pub(super) peers: Peers,
@@ -286,7 +286,7 @@ impl EventLoop {
             }
         }
         if !for_storage.is_empty() {
-            self.storage.submit(for_storage);
+            self.storage.submit(for_storage, self.node.storage_pressure());
         }
     }
 

@@ -28,7 +28,7 @@ use super::event::Door;
 use super::event_loop::{Control, EventLoop, LoopEnd, Stage};
 use super::peers::Peers;
 use super::secret::{ClusterSecrets, node_id};
-use super::storage_thread::StorageThread;
+use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
@@ -365,12 +365,12 @@ fn open_storage(
     node: NodeId,
     incarnation: Actor,
     done: mpsc::UnboundedSender<Vec<StoreDone>>,
-) -> Result<(StorageThread, Recovered), StartError> {
+) -> Result<(StorageThreads, Recovered), StartError> {
     let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
     let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
     let options =
         OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, doubt: Doubt::Nothing };
-    StorageThread::start(disk, options, done).map_err(refused)
+    StorageThreads::start(disk, options, done).map_err(refused)
 }
 
 /// Randomness for everything of this process start.

@@ -6,6 +6,7 @@ use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Class, NodeId, PARTITIONS_COUNT, Partition};
 
 use super::Node;
+use crate::storage::Room;
 
 impl Node {
     /// This node's state and what it believes of the others.
@@ -81,6 +82,11 @@ impl Node {
         let mut warnings = vec!["unbounded: tombstones and retired actors are kept for ever in this version".into()];
         if self.replica.store().pressure() > 0.0 {
             warnings.push("memtables are more than half full: writers are slowed".into());
+        }
+        match self.replica.store().room() {
+            Room::Enough => {}
+            Room::Low => warnings.push("the disk is nearly full: writes are refused, reads and deletes go on".into()),
+            Room::None => warnings.push("the disk is full: the ballast was given up; make room".into()),
         }
         warnings
     }

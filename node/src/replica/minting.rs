@@ -53,11 +53,12 @@ impl<T: Clone> Replica<T> {
         let bound = bound(&request, &visible.object, dot, self.hlc)
             .and_then(|delta| check(&visible.object, &delta, &self.limits).map(|()| delta));
         match bound {
+            Ok(delta) if !self.has_room_for(&delta) => out.push(refuse(from, Refusal::Full)),
             Ok(delta) => {
                 let bytes = delta.encode();
                 let lsn = self.apply(key, &delta, bytes.clone(), out);
                 let response = PeerResponse::Minted { delta: bytes, applied: self.ack() };
-                self.answer_at(lsn, from, response, out);
+                self.answer_slowed(now, lsn, (from, response), out);
             }
             Err(refusal) => out.push(refuse(from, refusal)),
         }

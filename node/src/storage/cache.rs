@@ -111,10 +111,19 @@ impl Cache {
         }
     }
 
+    /// Forgets `keys`: they are read anew.
+    pub(super) fn forget<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) {
+        self.forget_where(keys, |_| true);
+    }
+
     /// Forgets those of `keys` that were read after the delta `lsn`.
     pub(super) fn forget_read_after<'a>(&mut self, lsn: Lsn, keys: impl Iterator<Item = &'a RowKey>) {
+        self.forget_where(keys, |slot| slot.read_at > lsn);
+    }
+
+    fn forget_where<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>, is_stale: impl Fn(&Slot) -> bool) {
         for key in keys {
-            if let Some(slot) = self.slots.get(key).filter(|slot| slot.read_at > lsn) {
+            if let Some(slot) = self.slots.get(key).filter(|slot| is_stale(slot)) {
                 self.bytes -= slot.bytes;
                 self.slots.remove(key);
             }

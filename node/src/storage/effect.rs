@@ -1,36 +1,48 @@
 //! The words between a store and those who do its work: effects out, completions in, events for the replica.
 //!
-//! Rule: effects are performed in the order given, `Load` and `Scan` aside, which may overtake the rest. Completions of one
-//! kind arrive in the order of their effects; between kinds any order and any delay is fine.
+//! Rule: each effect belongs to a lane. Effects of one lane are performed in the order given, lanes go on beside each other.
+//! Completions of one kind arrive in the order of their effects; between kinds any order and any delay
+//! is fine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_protocol::id::{ClusterId, KeyspaceId, Lsn};
+use shoal_protocol::id::{ClusterId, KeyspaceId, Lsn, Partition};
 use shoal_protocol::object::{Digest, DigestKey, Object};
 
 use super::key::{RowKey, RowRange};
 use super::lease::Leases;
 use super::memtable::Memtable;
+use super::progress::RowsAt;
 
-/// Work for the engine.
+/// Work for the engine, by the lane that does it.
 #[derive(Clone, Debug)]
 pub enum StoreEffect {
+    /// For the log and the meta file.
+    Log(LogEffect),
+    /// For whatever writes rows.
+    Rows(RowsEffect),
+    /// For whatever reads rows.
+    Reads(ReadEffect),
+    /// For who owns the engine: drop the dead one, forget every effect before this one, open another: `Reopened`. Tried until
+    /// it succeeds.
+    Reopen,
+}
+
+/// Work on the log and the meta file.
+#[derive(Clone, Debug)]
+pub enum LogEffect {
     /// Put these records on stable storage, in order: `Synced` through the last.
     Append {
         /// The records.
         records: Vec<Record>,
     },
-    /// Read rows: `Loaded`.
-    Load {
-        /// Which.
-        keys: Vec<RowKey>,
+    /// Forget the log up to here: it is in the rows. Nothing answers.
+    Trim {
+        /// Records up to here are not needed any more.
+        replay_from: Lsn,
     },
-    /// Read a page of rows in order: `Scanned`.
-    Scan(ScanRequest),
-    /// Join a frozen memtable into the rows and forget the log up to `replay_from`, in one step: `Flushed`.
-    Flush(Flush),
     /// Make a lease durable: `Leased`.
     Lease(Leases),
     /// Keep a small named blob beside the rows: `Persisted`.
@@ -42,8 +54,41 @@ pub enum StoreEffect {
         /// Its content.
         bytes: Bytes,
     },
-    /// Drop the dead engine, forget every effect before this one, open another: `Reopened`. Tried until it succeeds.
-    Reopen,
+}
+
+/// Work that writes rows, or needs them to stand still.
+#[derive(Clone, Debug)]
+pub enum RowsEffect {
+    /// Join a frozen memtable, whose records are all on stable storage, into the rows: `Flushed`.
+    Flush(Flush),
+    /// Join sorted objects that are in no log into the rows: `Ingested`.
+    Ingest(Ingest),
+    /// Recompute the digests of a partition's rows and compare: `Verified`.
+    Verify {
+        /// Which.
+        partition: Partition,
+        /// What the rows are digested with.
+        digest_key: DigestKey,
+    },
+}
+
+/// Work that reads rows.
+#[derive(Clone, Debug)]
+pub enum ReadEffect {
+    /// Read rows: `Loaded`.
+    Load {
+        /// Which.
+        keys: Vec<RowKey>,
+    },
+    /// Read a page of rows in order: `Scanned`.
+    Scan(ScanRequest),
+    /// Read a page of a partition's change feed: `FeedRead`.
+    Feed(FeedRequest),
+    /// Read the digests of a partition's rows: `DigestsRead`.
+    Digests {
+        /// Which.
+        partition: Partition,
+    },
 }
 
 /// One delta in the log, as received.
@@ -70,6 +115,42 @@ pub struct Flush {
     pub lww: Arc<BTreeSet<KeyspaceId>>,
     /// What rows are digested with.
     pub digest_key: DigestKey,
+}
+
+/// Sorted objects on the bulk path: transfers and restores.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    /// Returned when it is done.
+    pub id: IngestId,
+    /// Canonical objects in row order, each with its lsn.
+    pub rows: Arc<[(RowKey, Bytes, Lsn)]>,
+    /// Keyspaces whose objects keep only the winner.
+    pub lww: Arc<BTreeSet<KeyspaceId>>,
+    /// What rows are digested with.
+    pub digest_key: DigestKey,
+}
+
+/// Names one `Ingest` of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IngestId(pub u64);
+
+/// Names one reading of a change feed of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FeedId(pub u64);
+
+/// Which stretch of a change feed to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedRequest {
+    /// Returned with the page.
+    pub id: FeedId,
+    /// Whose changes.
+    pub partition: Partition,
+    /// Those after this.
+    pub after: Lsn,
+    /// At most so many.
+    pub rows_max: usize,
+    /// Stop behind the change that reaches this many bytes of objects.
+    pub bytes_max: usize,
 }
 
 /// Names one scan of one store.
@@ -102,16 +183,43 @@ pub enum StoreDone {
     Synced {
         /// The last of them.
         through: Lsn,
+        /// Bytes of the log written since it was opened, replayed ones included: what freezing by the log's size goes by.
+        log_end: u64,
     },
     /// Rows as read.
     Loaded {
         /// One for each key asked.
         rows: Vec<LoadedRow>,
-        /// What was flushed into the rows when they were read.
-        replay_from: Lsn,
+        /// Which rows were read.
+        at: RowsAt,
     },
     /// A page of rows as read.
     Scanned(ScannedRows),
+    /// A page of a change feed as read.
+    FeedRead(FeedRows),
+    /// The digests of a partition's rows.
+    DigestsRead {
+        /// As in the effect.
+        partition: Partition,
+        /// What was read.
+        digests: PartitionDigests,
+    },
+    /// The objects are in the rows, durable.
+    Ingested {
+        /// As in the effect.
+        id: IngestId,
+        /// Which they were.
+        keys: Vec<RowKey>,
+    },
+    /// What recomputing a partition's digests found.
+    Verified {
+        /// As in the effect.
+        partition: Partition,
+        /// What was found.
+        report: VerifyReport,
+    },
+    /// The room left on the disk has changed.
+    Space(Room),
     /// The frozen memtable is in the rows.
     Flushed {
         /// As in the effect.
@@ -175,8 +283,8 @@ pub struct ScannedRows {
     pub nameless_count: usize,
     /// Whether the range ends with these rows. An unfinished page has at least one.
     pub finished: bool,
-    /// What was flushed into the rows when they were read.
-    pub replay_from: Lsn,
+    /// Which rows were read.
+    pub at: RowsAt,
 }
 
 /// One row of a page as read.
@@ -217,6 +325,34 @@ pub enum StoreEvent {
         /// As `persist` returned it.
         ticket: PersistTicket,
     },
+    /// A page of synced changes.
+    Feed {
+        /// As `feed` returned it.
+        id: FeedId,
+        /// The page.
+        page: FeedPage,
+    },
+    /// The digests of a partition's rows.
+    Digests {
+        /// Which.
+        partition: Partition,
+        /// What was read.
+        digests: PartitionDigests,
+    },
+    /// The objects are durable and visible.
+    Ingested {
+        /// As `ingest` returned it.
+        id: IngestId,
+    },
+    /// What `verify` found.
+    Verified {
+        /// Which.
+        partition: Partition,
+        /// What was found.
+        report: VerifyReport,
+    },
+    /// `room()` has changed.
+    Room,
     /// A lease became durable: `mint` may succeed now, and `leases()` has changed.
     Leased,
     /// Nothing is acknowledged or answered until `Reopened`. Loads, scans, persists and leases under way are forgotten. The
@@ -228,6 +364,57 @@ pub enum StoreEvent {
         /// See `Recovered::damaged_records`.
         damaged_records: usize,
     },
+}
+
+/// A page of a change feed as read.
+#[derive(Clone, Debug)]
+pub struct FeedRows {
+    /// As in the request.
+    pub id: FeedId,
+    /// Rows in the order of their lsns.
+    pub rows: Vec<FeedChange>,
+    /// Changes at or below this may be missing.
+    pub floor: Lsn,
+    /// Whether the feed ends with these. An unfinished page has at least one.
+    pub finished: bool,
+    /// Which rows were read.
+    pub at: RowsAt,
+}
+
+/// A page of a change feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedPage {
+    /// In the order of their lsns.
+    pub changes: Vec<FeedChange>,
+    /// Where the next page begins.
+    pub next: Lsn,
+    /// A reader that comes from below this misses changes: what it lacks is found by comparing digests.
+    pub floor: Lsn,
+    /// Whether these were all for now.
+    pub finished: bool,
+}
+
+/// One change of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedChange {
+    /// Which.
+    pub key: RowKey,
+    /// The last delta in it.
+    pub lsn: Lsn,
+    /// Canonical bytes: the object, or a join of its latest deltas.
+    pub object: Bytes,
+}
+
+/// The room left on a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// Enough.
+    #[default]
+    Enough,
+    /// Less than the reserve: writes of clients that need more are refused.
+    Low,
+    /// Next to none: the ballast was given up so that reads, deletes and repair can go on.
+    None,
 }
 
 /// A page of a scan.
@@ -291,11 +478,66 @@ pub struct Recovered {
     pub leases: Leases,
     /// The log, replayed.
     pub memtable: Memtable,
-    /// Everything up to here is in the rows.
-    pub replay_from: Lsn,
+    /// Where the log ends.
+    pub log_end: u64,
+    /// What is in the rows.
+    pub rows: RowsAt,
     /// The blobs.
     pub blobs: BTreeMap<String, Bytes>,
     /// Log records that are missing or cannot be read: acknowledged writes are lost here. The caller begins a new
     /// incarnation and catches up before it serves.
     pub damaged_records: usize,
+}
+
+/// The digests of a partition's rows: per bucket that has any, their sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionDigests {
+    /// Bucket, and what is in it.
+    pub buckets: Vec<(u16, BucketDigest)>,
+    /// Rows of the partition.
+    pub rows_count: u64,
+    /// Which rows were read.
+    pub at: RowsAt,
+}
+
+/// What a bucket holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketDigest {
+    /// The digests of its rows, added up modulo 2^128.
+    pub sum: u128,
+    /// Its rows.
+    pub count: u32,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Rows read.
+    pub rows: u64,
+    /// Rows whose content is damaged.
+    pub damaged_rows: Vec<RowKey>,
+    /// Rows of which not even the key can be read.
+    pub nameless_count: u64,
+    /// Buckets whose digest is not that of their rows.
+    pub digests_wrong: Vec<(Partition, u16)>,
+    /// Entries of the change feeds.
+    pub feed_entries: u64,
+    /// Rows without an entry.
+    pub feed_missing: u64,
+    /// The first damage, in words.
+    pub first_damage: Option<String>,
+}
+
+pub(super) fn push_load(key: RowKey, out: &mut Vec<StoreEffect>) {
+    match out.last_mut() {
+        Some(StoreEffect::Reads(ReadEffect::Load { keys })) => keys.push(key),
+        _ => out.push(StoreEffect::Reads(ReadEffect::Load { keys: vec![key] })),
+    }
+}
+
+pub(super) fn push_record(record: Record, out: &mut Vec<StoreEffect>) {
+    match out.last_mut() {
+        Some(StoreEffect::Log(LogEffect::Append { records })) => records.push(record),
+        _ => out.push(StoreEffect::Log(LogEffect::Append { records: vec![record] })),
+    }
 }

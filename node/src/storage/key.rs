@@ -136,6 +136,20 @@ impl RowRange {
     }
 }
 
+/// The bounds of a partition for a map ordered by `RowKey`.
+pub(super) fn partition_bounds(partition: Partition) -> (Bound<RowKey>, Bound<RowKey>) {
+    let prefix = partition_prefix(partition);
+    let end = successor(prefix.to_vec()).map_or(Bound::Unbounded, |end| Bound::Excluded(RowKey(end.into())));
+    (Bound::Included(RowKey(Bytes::copy_from_slice(&prefix))), end)
+}
+
+/// What the keys of a partition begin with.
+pub(super) fn partition_prefix(partition: Partition) -> [u8; PARTITION_BYTES] {
+    let Class { n, r, w } = partition.class;
+    let [high, low] = partition.index.to_be_bytes();
+    [n, r, w, high, low]
+}
+
 fn push_head(bytes: &mut Vec<u8>, partition: Partition, keyspace: KeyspaceId) {
     bytes.extend_from_slice(&[partition.class.n, partition.class.r, partition.class.w]);
     bytes.extend_from_slice(&partition.index.to_be_bytes());
