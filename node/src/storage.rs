@@ -39,8 +39,9 @@ use scan::{Scans, Tables, join_page};
 
 pub use cache::VisibleObject;
 pub use effect::{
-    Failure, Flush, LoadedRow, PersistTicket, Record, Recovered, RowRead, ScanId, ScanPage, ScanRequest, ScanRow,
-    ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow,
+    BucketDigest, Chunk, Failure, FeedRow, FeedRows, Flush, IngestRow, LoadedRow, PartitionDigests, PersistTicket,
+    Record, Recovered, RowRead, ScanId, ScanPage, ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone,
+    StoreEffect, StoreEvent, StoredRow, VerifyReport, Written,
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
