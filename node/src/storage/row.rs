@@ -21,11 +21,8 @@ pub(super) enum Kind {
     Record = 2,
     State = 3,
     Meta = 4,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use `rows` yet"))]
     Digests = 5,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use `rows` yet"))]
     Feed = 6,
-    #[cfg_attr(not(test), expect(dead_code, reason = "the engine does not use `rows` yet"))]
     Counts = 7,
 }
 

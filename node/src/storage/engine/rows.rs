@@ -19,11 +19,13 @@ mod snapshot;
 mod sorted;
 mod verify;
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, TableDefinition, WriteTransaction};
-use shoal_protocol::id::Lsn;
+use shoal_protocol::id::{KeyspaceId, Lsn};
+use shoal_protocol::object::DigestKey;
 
 use crate::storage::effect::Failure;
 use crate::storage::key::successor;
@@ -31,7 +33,6 @@ use crate::storage::row::{Kind, seal, unseal};
 
 use super::failed;
 use flush::Bounds;
-pub(super) use flush::Rules;
 use snapshot::Snapshot;
 
 /// Writes the rows file. There is one.
@@ -45,6 +46,15 @@ pub(super) struct RowsWriter {
 #[derive(Clone, Debug)]
 pub(super) struct RowsReader {
     shared: Arc<Shared>,
+}
+
+/// How objects become rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules<'a> {
+    /// Keyspaces whose objects keep only the winner.
+    pub(super) lww: &'a BTreeSet<KeyspaceId>,
+    /// What rows are digested with.
+    pub(super) digest_key: &'a DigestKey,
 }
 
 #[derive(Debug)]

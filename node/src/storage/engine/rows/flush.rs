@@ -5,11 +5,8 @@
 //! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
 //! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
 
-use std::collections::BTreeSet;
-
 use redb::{ReadableTable, WriteTransaction};
-use shoal_protocol::id::{KeyspaceId, Lsn, Partition};
-use shoal_protocol::object::DigestKey;
+use shoal_protocol::id::{Lsn, Partition};
 
 use crate::storage::effect::{Chunk, Failure, Flush, IngestRow, Written};
 use crate::storage::engine::failed;
@@ -20,16 +17,7 @@ use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
-use super::{COUNTS, DIGESTS, FEED, REPLAY_FROM, ROWS, RowsWriter, digests, put_state};
-
-/// How objects become rows.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::storage) struct Rules<'a> {
-    /// Keyspaces whose objects keep only the winner.
-    pub(in crate::storage) lww: &'a BTreeSet<KeyspaceId>,
-    /// What rows are digested with.
-    pub(in crate::storage) digest_key: &'a DigestKey,
-}
+use super::{COUNTS, DIGESTS, FEED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state};
 
 /// How large a chunk is.
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use crate::storage::key::RowKey;
 use crate::storage::memtable::Entry;
 use crate::storage::row::Row;
 
-use super::flush::Rules;
+use super::Rules;
 use super::sorted::Pair;
 
 /// What is joined into a row.
