@@ -49,9 +49,9 @@ use scan::{Scans, Tables, join_page};
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use effect::{
-    BucketDigest, Failure, FeedChange, FeedId, FeedPage, FeedRequest, FeedRows, Flush, Ingest, IngestId, LoadedRow,
-    LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect, ScanId, ScanPage,
-    ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow, VerifyReport,
+    BucketDigest, Chunk, Failure, FeedId, FeedPage, FeedRequest, FeedRow, FeedRows, Flush, Ingest, IngestId, IngestRow,
+    LoadedRow, LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect, ScanId, ScanPage,
+    ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow, VerifyReport, Written,
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
@@ -104,7 +104,7 @@ impl Store {
             rules: Rules::default(),
             leases: LeaseBook::new(recovered.leases, Lsn::default()),
             progress: Progress::new(Lsn::default(), RowsAt::default()),
-            memtables: Memtables::new(budget, Memtable::default(), 0),
+            memtables: Memtables::new(budget, Memtable::default()),
             cache: Cache::default(),
             loads: BTreeSet::new(),
             scans: Scans::default(),
@@ -284,7 +284,7 @@ impl Store {
             }
             StoreDone::Loaded { rows, at } => self.loaded(rows, at, out, events),
             StoreDone::Scanned(read) => self.scanned(&read, out, events),
-            StoreDone::FeedRead(read) => self.feed_read(read, out, events),
+            StoreDone::FeedRead { id, read } => self.feed_read(id, read, out, events),
             StoreDone::DigestsRead { partition, digests } => events.push(StoreEvent::Digests { partition, digests }),
             StoreDone::Verified { partition, report } => events.push(StoreEvent::Verified { partition, report }),
             StoreDone::Flushed { replay_from } => self.flushed(replay_from, out),
@@ -437,16 +437,16 @@ impl Store {
 
     /// Starts over from what is on disk. Lsns and dots go on behind whatever was handed out.
     fn recover(&mut self, recovered: Recovered, out: &mut Vec<StoreEffect>) {
-        let Recovered { leases, memtable, log_end, rows, .. } = recovered;
+        let Recovered { leases, memtable, rows, room, .. } = recovered;
         let last = memtable.last().max(rows.replay_from).max(rows.ingested);
         self.leases = LeaseBook::new(leases, last);
         self.progress = Progress::new(last, rows);
-        self.memtables = Memtables::new(self.budget, memtable, log_end);
+        self.memtables = Memtables::new(self.budget, memtable);
         self.cache.clear();
         self.loads.clear();
         self.scans.clear();
         self.feeds.clear();
-        self.room = Room::default();
+        self.room = room;
         out.push(StoreEffect::Log(LogEffect::Trim { replay_from: rows.replay_from }));
         self.renew_leases(out);
         self.flush_when_big(out);

@@ -32,7 +32,7 @@ use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
-use crate::storage::engine::{Doubt, OpenError, OpenOptions};
+use crate::storage::engine::{Doubt, LogOptions, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 use crate::system::StateError;
 
@@ -368,8 +368,15 @@ fn open_storage(
 ) -> Result<(StorageThreads, Recovered), StartError> {
     let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
     let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
-    let options =
-        OpenOptions { node, cluster: Some(cluster), incarnation, cache_bytes: CACHE_BYTES, doubt: Doubt::Nothing };
+    let options = OpenOptions {
+        node,
+        cluster: Some(cluster),
+        incarnation,
+        cache_bytes: CACHE_BYTES,
+        log: LogOptions::default(),
+        reserve_bytes: RESERVE_BYTES,
+        doubt: Doubt::Nothing,
+    };
     StorageThreads::start(disk, options, done).map_err(refused)
 }
 
@@ -392,5 +399,7 @@ fn system(error: io::Error) -> StartError {
 
 /// Pages that redb keeps in memory, bytes; guess, to be set by `shoal bench`.
 const CACHE_BYTES: usize = 64 << 20;
+/// Room on the disk below which client writes are refused; guess.
+const RESERVE_BYTES: u64 = 256 << 20;
 /// Orders waiting for the event loop, which takes them first.
 const CONTROLS_COUNT_MAX: usize = 8;

@@ -122,8 +122,8 @@ pub struct Flush {
 pub struct Ingest {
     /// Returned when it is done.
     pub id: IngestId,
-    /// Canonical objects in row order, each with its lsn.
-    pub rows: Arc<[(RowKey, Bytes, Lsn)]>,
+    /// In row order, each key once.
+    pub rows: Arc<[IngestRow]>,
     /// Keyspaces whose objects keep only the winner.
     pub lww: Arc<BTreeSet<KeyspaceId>>,
     /// What rows are digested with.
@@ -183,7 +183,7 @@ pub enum StoreDone {
     Synced {
         /// The last of them.
         through: Lsn,
-        /// Bytes of the log written since it was opened, replayed ones included: what freezing by the log's size goes by.
+        /// Bytes written to the log since it was opened: what freezing by the log's size goes by.
         log_end: u64,
     },
     /// Rows as read.
@@ -196,7 +196,12 @@ pub enum StoreDone {
     /// A page of rows as read.
     Scanned(ScannedRows),
     /// A page of a change feed as read.
-    FeedRead(FeedRows),
+    FeedRead {
+        /// As in the request.
+        id: FeedId,
+        /// The page.
+        read: FeedRows,
+    },
     /// The digests of a partition's rows.
     DigestsRead {
         /// As in the effect.
@@ -216,7 +221,7 @@ pub enum StoreDone {
         /// As in the effect.
         partition: Partition,
         /// What was found.
-        report: VerifyReport,
+        report: Box<VerifyReport>,
     },
     /// The room left on the disk has changed.
     Space(Room),
@@ -349,7 +354,7 @@ pub enum StoreEvent {
         /// Which.
         partition: Partition,
         /// What was found.
-        report: VerifyReport,
+        report: Box<VerifyReport>,
     },
     /// `room()` has changed.
     Room,
@@ -366,43 +371,19 @@ pub enum StoreEvent {
     },
 }
 
-/// A page of a change feed as read.
-#[derive(Clone, Debug)]
-pub struct FeedRows {
-    /// As in the request.
-    pub id: FeedId,
-    /// Rows in the order of their lsns.
-    pub rows: Vec<FeedChange>,
-    /// Changes at or below this may be missing.
-    pub floor: Lsn,
-    /// Whether the feed ends with these. An unfinished page has at least one.
-    pub finished: bool,
-    /// Which rows were read.
-    pub at: RowsAt,
-}
-
 /// A page of a change feed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedPage {
-    /// In the order of their lsns.
-    pub changes: Vec<FeedChange>,
+    /// In the order of their lsns: of a row the whole object, of a memtable the join of its deltas.
+    pub changes: Vec<FeedRow>,
+    /// Rows changed in this stretch that cannot be read.
+    pub damaged: Vec<RowKey>,
     /// Where the next page begins.
     pub next: Lsn,
     /// A reader that comes from below this misses changes: what it lacks is found by comparing digests.
     pub floor: Lsn,
     /// Whether these were all for now.
     pub finished: bool,
-}
-
-/// One change of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FeedChange {
-    /// Which.
-    pub key: RowKey,
-    /// The last delta in it.
-    pub lsn: Lsn,
-    /// Canonical bytes: the object, or a join of its latest deltas.
-    pub object: Bytes,
 }
 
 /// The room left on a disk.
@@ -478,8 +459,8 @@ pub struct Recovered {
     pub leases: Leases,
     /// The log, replayed.
     pub memtable: Memtable,
-    /// Where the log ends.
-    pub log_end: u64,
+    /// The room left on the disk.
+    pub room: Room,
     /// What is in the rows.
     pub rows: RowsAt,
     /// The blobs.
@@ -489,42 +470,117 @@ pub struct Recovered {
     pub damaged_records: usize,
 }
 
-/// The digests of a partition's rows: per bucket that has any, their sum.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PartitionDigests {
-    /// Bucket, and what is in it.
-    pub buckets: Vec<(u16, BucketDigest)>,
-    /// Rows of the partition.
-    pub rows_count: u64,
+/// A chunk that was committed into the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Rows written.
+    pub rows: u64,
+    /// Keys and values written, of every kind.
+    pub bytes: u64,
+    /// Whether it is the first of its flush.
+    pub is_first: bool,
+}
+
+/// What a flush or an ingest wrote: keys and values, before pages are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Transactions.
+    pub chunks: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of rows.
+    pub rows_bytes: u64,
+    /// Bytes of bucket digests.
+    pub digests_bytes: u64,
+    /// Bytes of the change feed and its counts.
+    pub feed_bytes: u64,
+}
+
+/// One row of a bulk load: a whole object, or what another replica holds of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestRow {
+    /// Which.
+    pub key: RowKey,
+    /// Canonical bytes, decoded once by whoever received them.
+    pub object: Bytes,
+    /// Its lsn in this store: fresh, above everything flushed before, no two alike.
+    pub lsn: Lsn,
+}
+
+/// Part of a partition's change feed: rows in the order of their last change.
+#[derive(Clone, Debug)]
+pub struct FeedRows {
+    /// Rows whose last change lies in `(after, through]`, ascending; vacant objects included.
+    pub rows: Vec<FeedRow>,
+    /// Rows changed in there that cannot be read.
+    pub damaged: Vec<RowKey>,
+    /// The feed is complete above this only. A reader whose `after` lies below has missed changes and compares digests.
+    pub floor: Lsn,
+    /// Where the next page begins.
+    pub through: Lsn,
+    /// Whether the feed ends here.
+    pub finished: bool,
     /// Which rows were read.
     pub at: RowsAt,
 }
 
-/// What a bucket holds.
+/// One row of the feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedRow {
+    /// Which.
+    pub key: RowKey,
+    /// Canonical bytes.
+    pub object: Bytes,
+    /// The last delta in it.
+    pub lsn: Lsn,
+}
+
+/// The bucket digests of a partition: exactly what its rows add up to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionDigests {
+    /// Buckets that are not empty, ascending.
+    pub buckets: Vec<(u16, BucketDigest)>,
+    /// Rows in all of them.
+    pub rows_count: u64,
+    /// What stands in the file was damaged: these were added up from the rows.
+    pub recomputed: bool,
+    /// Which rows were read.
+    pub at: RowsAt,
+}
+
+/// One bucket of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BucketDigest {
-    /// The digests of its rows, added up modulo 2^128.
+    /// The digests of its readable rows, added up modulo 2^128.
     pub sum: u128,
     /// Its rows.
     pub count: u32,
 }
 
-/// What a verification found.
+/// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Rows read.
+    /// Partitions looked at.
+    pub partitions: u64,
+    /// Rows looked at.
     pub rows: u64,
-    /// Rows whose content is damaged.
+    /// Bytes of their keys and values.
+    pub rows_bytes: u64,
+    /// Rows that cannot be read, or were flushed over one that could not, or whose digest is not their object's.
     pub damaged_rows: Vec<RowKey>,
     /// Rows of which not even the key can be read.
     pub nameless_count: u64,
-    /// Buckets whose digest is not that of their rows.
+    /// Buckets whose digest is unreadable or is not what their rows add up to.
     pub digests_wrong: Vec<(Partition, u16)>,
-    /// Entries of the change feeds.
+    /// Partitions whose counts are unreadable or wrong.
+    pub counts_wrong: Vec<Partition>,
+    /// Entries of change feeds, stale ones included.
     pub feed_entries: u64,
-    /// Rows without an entry.
+    /// Entries that cannot be read.
+    pub feed_damaged: u64,
+    /// Rows above the feed's floor without an entry.
     pub feed_missing: u64,
-    /// The first damage, in words.
+    /// The first damage met, in words.
     pub first_damage: Option<String>,
 }
 

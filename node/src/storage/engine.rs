@@ -24,7 +24,6 @@ use super::effect::{Failure, StoreDone, StoreEffect};
 pub use disk::Disk;
 pub use lanes::{Lane, LogLane, ReadLane, Rest, RowsLane};
 pub use open::{Doubt, OpenError, OpenOptions};
-pub use rows::Chunk;
 
 /// An open store: its lanes.
 #[derive(Debug)]
@@ -63,6 +62,12 @@ impl<D: Disk> Engine<D> {
         }
         self.is_dead |= failed_in(&done);
         done
+    }
+
+    /// The lanes, to be run beside each other.
+    #[must_use]
+    pub fn into_lanes(self) -> (LogLane<D>, RowsLane, ReadLane) {
+        (self.log, self.rows, self.reads)
     }
 
     /// Whether a failure was reported.

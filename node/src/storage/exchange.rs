@@ -10,7 +10,7 @@ use shoal_protocol::id::Partition;
 
 use super::Store;
 use super::effect::{
-    FeedId, FeedRequest, FeedRows, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
+    FeedId, FeedRequest, FeedRows, Ingest, IngestId, IngestRow, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
 };
 use super::feed::join_feed;
 use super::key::RowKey;
@@ -48,9 +48,9 @@ impl Store {
         let digest_key = self.rules.digest_key.clone().filter(|_| self.progress.serving)?;
         let id = IngestId(self.ingests_count);
         self.ingests_count += 1;
-        let rows: Arc<[_]> = rows.into_iter().map(|(key, object)| (key, object, self.leases.lsn())).collect();
-        if let (Some((.., first)), Some((.., last))) = (rows.first(), rows.last()) {
-            self.progress.ingest(*first, *last);
+        let rows: Arc<[_]> = rows.into_iter().map(|(key, object)| IngestRow { key, object, lsn: self.leases.lsn() }).collect();
+        if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+            self.progress.ingest(first.lsn, last.lsn);
         }
         self.renew_leases(out);
         let lww = Arc::clone(&self.rules.lww);
@@ -58,15 +58,24 @@ impl Store {
         Some(id)
     }
 
-    pub(super) fn feed_read(&mut self, read: FeedRows, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
-        let Some(request) = self.feeds.running(read.id) else { return };
+    pub(super) fn feed_read(
+        &mut self,
+        id: FeedId,
+        read: FeedRows,
+        out: &mut Vec<StoreEffect>,
+        events: &mut Vec<StoreEvent>,
+    ) {
+        let Some(request) = self.feeds.running(id) else { return };
         if read.at.is_behind(&self.progress.rows) {
             out.push(StoreEffect::Reads(ReadEffect::Feed(request.clone())));
             return;
         }
-        let (id, limit) = (read.id, self.progress.feed_limit().min(self.leases.lsn_limit()));
+        let limit = self.progress.feed_limit().min(self.leases.lsn_limit());
         let page = join_feed(request, read, self.memtables.tables(), limit);
         self.feeds.finish(id);
+        if !page.damaged.is_empty() {
+            events.push(StoreEvent::Damaged { keys: page.damaged.clone() });
+        }
         events.push(StoreEvent::Feed { id, page });
     }
 }

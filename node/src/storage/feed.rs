@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use shoal_protocol::id::Lsn;
 
-use super::effect::{FeedChange, FeedId, FeedPage, FeedRequest, FeedRows};
+use super::effect::{FeedRow, FeedId, FeedPage, FeedRequest, FeedRows};
 use super::key::{RowKey, partition_bounds};
 use super::memtable::{Entry, Memtable};
 
@@ -51,8 +51,8 @@ pub(super) fn join_feed(
     memtables: [Option<&Memtable>; 2],
     limit: Lsn,
 ) -> FeedPage {
-    // Behind the last row of an unfinished page there are others.
-    let horizon = if read.finished { limit } else { read.rows.last().map_or(limit, |last| last.lsn.min(limit)) };
+    // Behind an unfinished page there are others.
+    let horizon = if read.finished { limit } else { read.through.min(limit) };
     let mut changes: BTreeMap<Lsn, Change<'_>> = BTreeMap::new();
     for memtable in memtables.into_iter().flatten() {
         let held = memtable.range(partition_bounds(request.partition));
@@ -60,7 +60,8 @@ pub(super) fn join_feed(
     }
     // A row that was flushed a moment ago is in a memtable too, with the same lsn: the row is more.
     changes.extend(read.rows.into_iter().map(|change| (change.lsn, Change::Row(change))));
-    let mut page = FeedPage { changes: Vec::new(), next: horizon.max(request.after), floor: read.floor, finished: true };
+    let next = horizon.max(request.after);
+    let mut page = FeedPage { changes: Vec::new(), damaged: read.damaged, next, floor: read.floor, finished: true };
     let mut bytes = 0;
     for (_, change) in changes.range((Bound::Excluded(request.after), Bound::Included(page.next))) {
         if page.changes.len() >= request.rows_max || bytes >= request.bytes_max {
@@ -79,16 +80,16 @@ pub(super) fn join_feed(
 }
 
 enum Change<'a> {
-    Row(FeedChange),
+    Row(FeedRow),
     Held(&'a RowKey, &'a Entry),
 }
 
 impl Change<'_> {
-    fn encode(&self) -> FeedChange {
+    fn encode(&self) -> FeedRow {
         match self {
             Self::Row(change) => change.clone(),
             Self::Held(key, entry) => {
-                FeedChange { key: (*key).clone(), lsn: entry.lsn, object: entry.object.encode() }
+                FeedRow { key: (*key).clone(), lsn: entry.lsn, object: entry.object.encode() }
             }
         }
     }

@@ -38,8 +38,9 @@ impl RowKey {
     /// The partition.
     #[must_use]
     pub fn partition(&self) -> Partition {
-        let class = Class { n: self.0[0], r: self.0[1], w: self.0[2] };
-        Partition { class, index: u16::from_be_bytes([self.0[3], self.0[4]]) }
+        let mut bytes = [0; PARTITION_BYTES];
+        bytes.copy_from_slice(&self.0[..PARTITION_BYTES]);
+        decode_partition(bytes)
     }
 
     /// The keyspace.
@@ -138,21 +139,25 @@ impl RowRange {
 
 /// The bounds of a partition for a map ordered by `RowKey`.
 pub(super) fn partition_bounds(partition: Partition) -> (Bound<RowKey>, Bound<RowKey>) {
-    let prefix = partition_prefix(partition);
+    let prefix = encode_partition(partition);
     let end = successor(prefix.to_vec()).map_or(Bound::Unbounded, |end| Bound::Excluded(RowKey(end.into())));
     (Bound::Included(RowKey(Bytes::copy_from_slice(&prefix))), end)
 }
 
-/// What the keys of a partition begin with.
-pub(super) fn partition_prefix(partition: Partition) -> [u8; PARTITION_BYTES] {
-    let Class { n, r, w } = partition.class;
+/// How every key of the rows file that belongs to `partition` begins.
+pub(super) fn encode_partition(partition: Partition) -> [u8; PARTITION_BYTES] {
     let [high, low] = partition.index.to_be_bytes();
-    [n, r, w, high, low]
+    [partition.class.n, partition.class.r, partition.class.w, high, low]
+}
+
+/// The partition whose keys begin so.
+pub(super) fn decode_partition(bytes: [u8; PARTITION_BYTES]) -> Partition {
+    let [n, r, w, high, low] = bytes;
+    Partition { class: Class { n, r, w }, index: u16::from_be_bytes([high, low]) }
 }
 
 fn push_head(bytes: &mut Vec<u8>, partition: Partition, keyspace: KeyspaceId) {
-    bytes.extend_from_slice(&[partition.class.n, partition.class.r, partition.class.w]);
-    bytes.extend_from_slice(&partition.index.to_be_bytes());
+    bytes.extend_from_slice(&encode_partition(partition));
     bytes.extend_from_slice(&keyspace.0.to_be_bytes());
 }
 
@@ -192,7 +197,7 @@ fn split(bytes: &Bytes) -> Option<(Bytes, usize)> {
 }
 
 /// The smallest bytes above everything that begins with `prefix`; `None` if there are none.
-fn successor(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
+pub(super) fn successor(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
     while let Some(last) = prefix.pop() {
         if last < 0xff {
             prefix.push(last + 1);
@@ -202,7 +207,8 @@ fn successor(mut prefix: Vec<u8>) -> Option<Vec<u8>> {
     None
 }
 
-const PARTITION_BYTES: usize = 5;
+/// Bytes of a partition at the head of a key.
+pub(super) const PARTITION_BYTES: usize = 5;
 const HEAD_BYTES: usize = PARTITION_BYTES + 8;
 
 #[cfg(test)]

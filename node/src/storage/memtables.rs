@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use shoal_protocol::id::Lsn;
+use shoal_protocol::object::Object;
 
 use super::budget::Budget;
 use super::key::RowKey;
@@ -32,12 +33,12 @@ struct Frozen {
 }
 
 impl Memtables {
-    /// Goes on with what a log held, all of it synced and `log_end` bytes long.
-    pub(super) fn new(budget: Budget, replayed: Memtable, log_end: u64) -> Self {
-        Self { active: replayed, frozen: None, log_end, active_from: 0, budget }
+    /// Goes on with what a log held, all of it synced.
+    pub(super) fn new(budget: Budget, replayed: Memtable) -> Self {
+        Self { active: replayed, frozen: None, log_end: 0, active_from: 0, budget }
     }
 
-    pub(super) fn join(&mut self, key: &RowKey, delta: &shoal_protocol::object::Object, lsn: Lsn, bytes: usize) -> &mut Entry {
+    pub(super) fn join(&mut self, key: &RowKey, delta: &Object, lsn: Lsn, bytes: usize) -> &mut Entry {
         self.active.join(key, delta, lsn, bytes)
     }
 

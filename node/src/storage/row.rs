@@ -21,6 +21,9 @@ pub(super) enum Kind {
     Record = 2,
     State = 3,
     Meta = 4,
+    Digests = 5,
+    Feed = 6,
+    Counts = 7,
 }
 
 /// `body` with its checksum before it.

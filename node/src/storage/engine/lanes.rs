@@ -7,9 +7,11 @@
 use super::log::Log;
 use super::meta::Meta;
 use super::room::RoomWatch;
-use super::rows::{Chunk, RowsReader, RowsWriter};
+use super::rows::{RowsReader, RowsWriter, Rules};
 use super::{Disk, guarded};
-use crate::storage::effect::{Failure, LogEffect, ReadEffect, Record, RowsEffect, StoreDone};
+use crate::storage::effect::{
+    Chunk, Failure, FeedRequest, LogEffect, ReadEffect, Record, RowsEffect, StoreDone, VerifyReport,
+};
 
 /// One worker of an engine.
 pub trait Lane {
@@ -175,12 +177,15 @@ impl Lane for RowsLane {
                         StoreDone::Flushed { replay_from: work.replay_from }
                     }
                     RowsEffect::Ingest(work) => {
-                        rows.ingest(&work)?;
-                        let keys = work.rows.iter().map(|(key, ..)| key.clone()).collect();
+                        let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
+                        rows.ingest(&work.rows, rules, rest)?;
+                        let keys = work.rows.iter().map(|row| row.key.clone()).collect();
                         StoreDone::Ingested { id: work.id, keys }
                     }
                     RowsEffect::Verify { partition, digest_key } => {
-                        StoreDone::Verified { partition, report: rows.verify(partition, &digest_key)? }
+                        let mut report = Box::<VerifyReport>::default();
+                        rows.reader().snapshot().verify(partition, Some(&digest_key), &mut report)?;
+                        StoreDone::Verified { partition, report }
                     }
                 });
             }
@@ -204,11 +209,14 @@ impl Lane for ReadLane {
 
     fn perform(&mut self, effects: Vec<ReadEffect>) -> Vec<StoreDone> {
         self.0.work(|rows, done| {
+            let rows = rows.snapshot();
             for effect in effects {
                 done.push(match effect {
                     ReadEffect::Load { keys } => rows.load(keys)?,
                     ReadEffect::Scan(request) => StoreDone::Scanned(rows.scan(&request)?),
-                    ReadEffect::Feed(request) => StoreDone::FeedRead(rows.feed(&request)?),
+                    ReadEffect::Feed(FeedRequest { id, partition, after, rows_max, bytes_max }) => {
+                        StoreDone::FeedRead { id, read: rows.feed(partition, after, rows_max, bytes_max)? }
+                    }
                     ReadEffect::Digests { partition } => {
                         StoreDone::DigestsRead { partition, digests: rows.digests(partition)? }
                     }

@@ -1,27 +1,28 @@
 //! Opening and making a store.
 //!
-//! Shape: meta (identity, leases, blobs) -> rows -> replay of the log. Both files are made under a temporary name, filled,
-//! closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose creation was cut
-//! short.) Invariant: a data directory that is not this node's, or not understood, is refused, and what it
+//! Shape: room -> meta (identity, leases, blobs) -> rows -> replay of the log. Both databases are made under a temporary
+//! name, filled, closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose
+//! creation was cut short.) The log makes its own files. Invariant: a data directory that is not this node's, or not understood, is refused, and what it
 //! holds is kept.
 
 use std::io;
-use std::sync::Arc;
 
-use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, StorageError,
-};
-use shoal_protocol::id::{Actor, ClusterId, Lsn, NodeId};
+use redb::{Database, DatabaseError, StorageBackend, StorageError};
+use shoal_protocol::id::{Actor, ClusterId, NodeId};
 use shoal_protocol::object::Object;
 
 use crate::storage::effect::{Failure, Recovered};
 use crate::storage::lease::Leases;
 use crate::storage::memtable::Memtable;
-use crate::storage::row::{Kind, decode_record, seal, unseal};
+use crate::storage::progress::RowsAt;
 
 use super::disk::Disk;
+use super::lanes::{LogLane, LogWork, ReadLane, RowsLane};
+use super::log::{Damaged, Log, LogOptions};
 use super::meta::{Identity, Meta};
-use super::{Engine, Files, LOG, REPLAY_FROM, ROWS, STATE, STORE_ID, failed, guarded};
+use super::room::RoomWatch;
+use super::rows::{self, RowsWriter};
+use super::{Engine, guarded};
 
 /// The format this code reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -37,6 +38,10 @@ pub struct OpenOptions {
     pub incarnation: Actor,
     /// Pages that redb may keep in memory.
     pub cache_bytes: usize,
+    /// How the log is kept.
+    pub log: LogOptions,
+    /// Room on the disk below which writes of clients are refused, bytes.
+    pub reserve_bytes: u64,
     /// How much of what the files say is believed.
     pub doubt: Doubt,
 }
@@ -109,12 +114,13 @@ pub enum OpenError {
     Disk(Failure),
 }
 
-impl Engine {
+impl<D: Disk> Engine<D> {
     /// Opens the store on `disk`, or makes one if there is none.
     ///
     /// # Errors
     /// See `OpenError`.
-    pub fn open<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
+    pub fn open(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
+        let room = RoomWatch::begin(disk, options.reserve_bytes).map_err(|error| OpenError::Disk(error.into()))?;
         for name in [ROWS_NEW_FILE, META_NEW_FILE, COPY_FILE] {
             remove_if_there(disk, name)?;
         }
@@ -122,13 +128,14 @@ impl Engine {
         if created {
             clear_unfinished(disk, options)?;
             let store_id = options.incarnation.0;
-            create(disk, options, ROWS_FILE, |database| begin_rows(&database, store_id))?;
+            create(disk, options, ROWS_FILE, |database| rows::begin(&database, store_id))?;
             create(disk, options, META_FILE, |database| begin_meta(database, store_id, options))?;
         }
         if !exists(disk, ROWS_FILE)? {
             return Err(damaged(ROWS_FILE, "it is missing"));
         }
         if options.doubt == Doubt::Disk {
+            // The log sees to itself when it is opened.
             rewrite(disk, META_FILE, COPY_FILE)?;
             rewrite(disk, ROWS_FILE, COPY_FILE)?;
         }
@@ -136,11 +143,17 @@ impl Engine {
         let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
         let cluster = check_identity(&meta, identity, options)?;
         let rows = open_file(disk, options, ROWS_FILE)?;
-        let (replay_from, log) = in_file(ROWS_FILE, || replay(&rows, identity.store_id))?;
-        let last = log.memtable.last().max(log.last).max(replay_from);
-        let engine = Self { files: Some(Files { meta, rows: Arc::new(rows) }), last };
-        let Log { memtable, damaged_records, .. } = log;
-        Ok((engine, Recovered { created, cluster, leases, memtable, replay_from, blobs, damaged_records }))
+        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
+        let at = rows.reader().at();
+        let (log, Replay { memtable, damaged_records }) = in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;
+        let recovered = Recovered { created, cluster, leases, memtable, rows: at, room: room.room(), blobs, damaged_records };
+        let engine = Self {
+            reads: ReadLane::new(rows.reader()),
+            rows: RowsLane::new(rows),
+            log: LogLane::new(LogWork { disk: disk.clone(), log, meta, room, looked_at: 0 }),
+            is_dead: false,
+        };
+        Ok((engine, recovered))
     }
 }
 
@@ -148,8 +161,10 @@ impl Engine {
 fn clear_unfinished<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
     if exists(disk, ROWS_FILE)? {
         let rows = open_file(disk, options, ROWS_FILE)?;
-        if !in_file(ROWS_FILE, || is_unused(&rows))? {
-            return Err(damaged(META_FILE, "it is missing beside rows that are in use"));
+        let is_unused = in_file(ROWS_FILE, || rows::is_unused(&rows))?;
+        let names = disk.list().map_err(|error| OpenError::Disk(error.into()))?;
+        if !is_unused || names.iter().any(|name| name.starts_with(LOG_FILES)) {
+            return Err(damaged(META_FILE, "it is missing beside rows or a log that are in use"));
         }
     }
     remove_if_there(disk, ROWS_FILE)
@@ -179,12 +194,6 @@ fn rewrite<D: Disk>(disk: &D, name: &str, new: &str) -> Result<(), OpenError> {
     copy().and_then(|()| disk.rename(new, name)).map_err(|error| OpenError::Disk(error.into()))
 }
 
-fn is_unused(rows: &Database) -> Result<bool, Failure> {
-    let transaction = rows.begin_read().map_err(failed)?;
-    let rows = transaction.open_table(ROWS).map_err(failed)?.is_empty().map_err(failed)?;
-    Ok(rows && transaction.open_table(LOG).map_err(failed)?.is_empty().map_err(failed)?)
-}
-
 fn create<D: Disk>(
     disk: &D,
     options: &OpenOptions,
@@ -197,20 +206,6 @@ fn create<D: Disk>(
     // A sync that failed while the file was closed was told to nobody.
     rewrite(disk, new, COPY_FILE)?;
     disk.rename(new, file).map_err(|error| OpenError::Disk(error.into()))
-}
-
-fn begin_rows(database: &Database, store_id: u64) -> Result<(), Failure> {
-    let transaction = database.begin_write().map_err(failed)?;
-    {
-        transaction.open_table(ROWS).map_err(failed)?;
-        transaction.open_table(LOG).map_err(failed)?;
-        let mut state = transaction.open_table(STATE).map_err(failed)?;
-        for (name, number) in [(STORE_ID, store_id), (REPLAY_FROM, 0)] {
-            let sealed = seal(Kind::State, name.as_bytes(), &number.to_be_bytes());
-            state.insert(name, sealed.as_slice()).map_err(failed)?;
-        }
-    }
-    transaction.commit().map_err(failed)
 }
 
 fn begin_meta(database: Database, store_id: u64, options: &OpenOptions) -> Result<(), Failure> {
@@ -236,47 +231,36 @@ fn check_identity(meta: &Meta, identity: Identity, options: &OpenOptions) -> Res
     }
 }
 
-/// The log as replayed.
-struct Log {
+/// What the log gave.
+struct Replay {
     memtable: Memtable,
-    last: Lsn,
     damaged_records: usize,
 }
 
-/// Checks that the rows belong to this store, then joins the log into a memtable. Each record names the one before it, so
-/// one that is missing is noticed at the next.
-fn replay(rows: &Database, store_id: u64) -> Result<(Lsn, Log), Failure> {
-    let transaction = rows.begin_read().map_err(failed)?;
-    let state = transaction.open_table(STATE).map_err(failed)?;
-    let number = |name: &str| {
-        let value = state.get(name).map_err(failed)?;
-        let body = value.as_ref().and_then(|value| unseal(Kind::State, name.as_bytes(), value.value()));
-        let body: Option<[u8; 8]> = body.and_then(|body| body.try_into().ok());
-        body.map(u64::from_be_bytes).ok_or_else(|| Failure::Damaged { reason: format!("`{name}` is unreadable") })
-    };
-    if number(STORE_ID)? != store_id {
-        return Err(Failure::Damaged { reason: "it belongs to another store than the meta file".into() });
-    }
-    let replay_from = Lsn(number(REPLAY_FROM)?);
-    let mut log = Log { memtable: Memtable::default(), last: replay_from, damaged_records: 0 };
-    for item in transaction.open_table(LOG).map_err(failed)?.iter().map_err(failed)? {
-        let (lsn, value) = item.map_err(failed)?;
-        let lsn = Lsn(lsn.value());
-        let record = decode_record(lsn, value.value());
-        let record =
-            record.and_then(|(record, previous)| Some((Object::decode(&record.delta).ok()?, record, previous)));
-        match record {
-            Some((delta, record, previous)) => {
-                let chained = if log.last == replay_from { previous <= log.last } else { previous == log.last };
-                log.damaged_records += usize::from(!chained);
-                let entry = log.memtable.join(&record.key, &delta, lsn, record.delta.len());
+/// Joins the log into a memtable.
+fn replay<D: Disk>(
+    disk: &D,
+    store_id: u64,
+    at: RowsAt,
+    options: &OpenOptions,
+) -> Result<(Log<D::LogFile>, Replay), Failure> {
+    let mut replayed = Replay { memtable: Memtable::default(), damaged_records: 0 };
+    let (log, found) = Log::open(disk, store_id, at.replay_from, options.log, &mut |record| {
+        // The checksum held, so these are the bytes once received; were they none, they count as damage.
+        match Object::decode_shared(&record.delta) {
+            Ok(delta) => {
+                let entry = replayed.memtable.join(&record.key, &delta, record.lsn, record.delta.len());
                 entry.heals |= record.heals;
             }
-            None => log.damaged_records += 1,
+            Err(_) => replayed.damaged_records += 1,
         }
-        log.last = lsn;
+    })?;
+    for damage in &found.damage {
+        tracing::error!(?damage, "the log is damaged");
     }
-    Ok((replay_from, log))
+    let lost = found.damage.iter().filter(|damage| matches!(damage.what, Damaged::Records { .. }));
+    replayed.damaged_records += lost.count();
+    Ok((log, replayed))
 }
 
 fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
@@ -323,6 +307,8 @@ const META_FILE: &str = "meta.redb";
 const META_NEW_FILE: &str = "meta.redb.new";
 const COPY_FILE: &str = "copy.redb.new";
 const ROWS_FILE: &str = "rows.redb";
+/// What the names of the log's files begin with.
+const LOG_FILES: &str = "log-";
 const ROWS_NEW_FILE: &str = "rows.redb.new";
 
 #[cfg(test)]
@@ -343,6 +329,8 @@ mod tests {
             cluster: None,
             incarnation: Actor(1),
             cache_bytes: 0,
+            log: LogOptions::default(),
+            reserve_bytes: 0,
             doubt: Doubt::Nothing,
         };
         let refused = check_identity(&meta, identity, &options);

@@ -1,0 +1,175 @@
+//! Writing: sorted chunks, each one transaction.
+//!
+//! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, joined with what stands there; then, partition by partition,
+//! digests, feed and counts follow what changed. `replay_from` goes with the last chunk of a flush.
+//! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
+//! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
+
+use redb::{ReadableTable, WriteTransaction};
+use shoal_protocol::id::{Lsn, Partition};
+
+use crate::storage::effect::{Chunk, Failure, Flush, IngestRow, Written};
+use crate::storage::engine::failed;
+use crate::storage::key::encode_partition;
+
+use super::counts::Counts;
+use super::feed::{self, FeedEntry};
+use super::join::{Before, Change, Frozen, Source};
+use super::rebuild::rebuild;
+use super::sorted::{Bytes, write_sorted};
+use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state};
+
+/// How large a chunk is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) rows_max: usize,
+    /// Of values.
+    pub(super) bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { rows_max: CHUNK_ROWS_MAX, bytes_max: CHUNK_BYTES_MAX }
+    }
+}
+
+impl RowsWriter {
+    /// Joins a frozen memtable into the rows. `throttle` is told each chunk when it is committed, and may take its time.
+    pub(in crate::storage) fn flush(
+        &mut self,
+        work: &Flush,
+        throttle: &mut dyn FnMut(Chunk),
+    ) -> Result<Written, Failure> {
+        let rows: Vec<_> = work.frozen.iter().map(|(key, entry)| Frozen { key, entry }).collect();
+        let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
+        self.write(&rows, rules, (REPLAY_FROM, work.replay_from), throttle)
+    }
+
+    /// Joins rows that come sorted, each once, past log and memtable: durable when this returns. Over a damaged row they
+    /// heal nothing, being what one other replica holds.
+    pub(in crate::storage) fn ingest(
+        &mut self,
+        rows: &[IngestRow],
+        rules: Rules<'_>,
+        throttle: &mut dyn FnMut(Chunk),
+    ) -> Result<Written, Failure> {
+        assert!(rows.is_sorted_by(|a, b| a.key < b.key), "rows to ingest ascend");
+        let through = rows.iter().map(|row| row.lsn).max().unwrap_or(self.reader().at().ingested);
+        self.write(rows, rules, (INGESTED, through), throttle)
+    }
+
+    fn write<T: Source>(
+        &mut self,
+        mut rest: &[T],
+        rules: Rules<'_>,
+        (mark, through): (&str, Lsn),
+        throttle: &mut dyn FnMut(Chunk),
+    ) -> Result<Written, Failure> {
+        let mut written = Written::default();
+        loop {
+            let rows = &rest[..rest.len().min(self.bounds.rows_max)];
+            let bytes_max = self.bounds.bytes_max;
+            let (done, chunk) = self.commit(|transaction| {
+                let (done, chunk) = write_chunk(transaction, rows, rules, bytes_max)?;
+                if done == rest.len() {
+                    put_state(transaction, mark, through.0)?;
+                }
+                Ok((done, chunk))
+            })?;
+            rest = &rest[done..];
+            written.chunks += 1;
+            written.rows += chunk.rows;
+            written.rows_bytes += chunk.rows_bytes;
+            written.digests_bytes += chunk.digests_bytes;
+            written.feed_bytes += chunk.feed_bytes;
+            let bytes = chunk.rows_bytes + chunk.digests_bytes + chunk.feed_bytes;
+            throttle(Chunk { rows: chunk.rows, bytes, is_first: written.chunks == 1 });
+            if rest.is_empty() {
+                return Ok(written);
+            }
+        }
+    }
+}
+
+/// The tables that describe rows, in a write transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) rows: Bytes<'txn>,
+    pub(super) digests: Bytes<'txn>,
+    pub(super) feed: Bytes<'txn>,
+    pub(super) counts: Bytes<'txn>,
+}
+
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, Failure> {
+        Ok(Self {
+            rows: transaction.open_table(ROWS).map_err(failed)?,
+            digests: transaction.open_table(DIGESTS).map_err(failed)?,
+            feed: transaction.open_table(FEED).map_err(failed)?,
+            counts: transaction.open_table(COUNTS).map_err(failed)?,
+        })
+    }
+}
+
+/// Writes as many of `rows` as fit and says how many it dealt with.
+fn write_chunk<T: Source>(
+    transaction: &WriteTransaction,
+    rows: &[T],
+    rules: Rules<'_>,
+    bytes_max: usize,
+) -> Result<(usize, Written), Failure> {
+    let mut tables = Tables::open(transaction)?;
+    let (mut written, mut changes) = (Written::default(), Vec::new());
+    let done = write_sorted(&mut tables.rows, rows, bytes_max, |row, beneath| {
+        Ok(row.join(&rules, beneath)?.map(|joined| {
+            written.rows += 1;
+            written.rows_bytes += (row.key().len() + joined.value.len()) as u64;
+            changes.push(joined.change);
+            joined.value
+        }))
+    })?;
+    for changes in changes.chunk_by(|a, b| a.key.partition() == b.key.partition()) {
+        let partition = changes[0].key.partition();
+        if !follow(&mut tables, partition, changes, &mut written)? {
+            rebuild(&mut tables, partition, &mut written)?;
+        }
+    }
+    Ok((done, written))
+}
+
+/// Lets digests, feed and counts of `partition` follow `changes`. False if something does not add up.
+fn follow(
+    tables: &mut Tables<'_>,
+    partition: Partition,
+    changes: &[Change],
+    written: &mut Written,
+) -> Result<bool, Failure> {
+    let added = changes.iter().filter(|change| change.before == Before::Absent).count();
+    let key = encode_partition(partition);
+    let counts = match tables.counts.get(key.as_slice()).map_err(failed)? {
+        Some(sealed) => Counts::decode(&key, sealed.value()),
+        None => (added == changes.len()).then(Counts::default),
+    };
+    let Some(mut counts) = counts else { return Ok(false) };
+    let Some(digests_bytes) = digests::update(&mut tables.digests, partition, changes)? else { return Ok(false) };
+    written.digests_bytes += digests_bytes;
+    counts.rows += added as u64;
+    let listed = changes.iter().filter(|change| change.lsn > counts.floor);
+    let entries = listed.map(|change| FeedEntry::new(&change.key, change.lsn)).collect();
+    written.feed_bytes += feed::append(&mut tables.feed, &mut counts, entries)?;
+    feed::trim(&mut tables.feed, &mut counts, partition)?;
+    written.feed_bytes += put_counts(&mut tables.counts, partition, counts)?;
+    Ok(true)
+}
+
+/// Writes the counts of `partition` and says how many bytes.
+pub(super) fn put_counts(table: &mut Bytes<'_>, partition: Partition, counts: Counts) -> Result<u64, Failure> {
+    let key = encode_partition(partition);
+    let sealed = counts.encode(&key);
+    table.insert(key.as_slice(), sealed.as_slice()).map_err(failed)?;
+    Ok((key.len() + sealed.len()) as u64)
+}
+
+/// Rows of a chunk. Source: notes/storage-and-network.md T10.
+const CHUNK_ROWS_MAX: usize = 8_000;
+/// Bytes of values after which a chunk ends: 8,000 rows of 1 KiB.
+const CHUNK_BYTES_MAX: usize = 8 << 20;
