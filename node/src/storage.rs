@@ -464,7 +464,7 @@ impl Store {
 
     fn flush_frozen(&mut self, out: &mut Vec<StoreEffect>) {
         let Some(digest_key) = self.rules.digest_key.clone() else { return };
-        if let Some(frozen) = self.memtables.to_flush(self.synced()) {
+        if let Some(frozen) = self.memtables.begin_flush(self.synced()) {
             let replay_from = frozen.last();
             let lww = Arc::clone(&self.rules.lww);
             out.push(StoreEffect::Rows(RowsEffect::Flush(Flush { frozen, replay_from, lww, digest_key })));

@@ -9,7 +9,7 @@
 
 mod disk;
 mod lanes;
-mod log;
+pub mod log;
 mod meta;
 mod open;
 mod room;
@@ -21,8 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::effect::{Failure, StoreDone, StoreEffect};
 
-pub use disk::Disk;
+pub use disk::{Disk, LogMode};
 pub use lanes::{Lane, LogLane, ReadLane, Rest, RowsLane};
+pub use log::LogOptions;
 pub use open::{Doubt, OpenError, OpenOptions};
 
 /// An open store: its lanes.

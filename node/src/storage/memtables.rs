@@ -82,7 +82,7 @@ impl Memtables {
     }
 
     /// The frozen memtable, once, when everything in it is synced.
-    pub(super) fn to_flush(&mut self, synced: Lsn) -> Option<Arc<Memtable>> {
+    pub(super) fn begin_flush(&mut self, synced: Lsn) -> Option<Arc<Memtable>> {
         let frozen = self.frozen.as_mut().filter(|frozen| !frozen.is_flushing && frozen.memtable.last() <= synced)?;
         frozen.is_flushing = true;
         Some(Arc::clone(&frozen.memtable))

@@ -1,24 +1,19 @@
-//! What stands in the files, byte by byte: sealed values, rows, log records.
+//! What stands in the databases, byte by byte: sealed values and rows.
 //!
 //! Shape: a sealed value = checksum (8 bytes: blake3 over kind, key length, key, body), then the body. Row body = version
 //! (1), flags (1; bit 0: the row beneath was unreadable, this is not the whole object), lsn (8), digest (16), canonical
-//! object. Record body = version (1), flags (1; bit 0: heals), lsn of the record before (8), row key length (4), row key,
-//! delta. Integers big-endian.
+//! object. Integers big-endian.
 //! Invariant: the checksum covers the key, so a value under another key is damage too. redb does not verify its checksums
 //! when it reads (78 % of flipped bits came back as data, notes/reliability.md §3); this is what does.
 
-use bytes::Bytes;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::Digest;
 
-use super::effect::Record;
-use super::key::RowKey;
 
 /// What a sealed value is, so that no kind is taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Row = 1,
-    Record = 2,
     State = 3,
     Meta = 4,
     Digests = 5,
@@ -74,31 +69,6 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The log's value for `record`, which follows the record with lsn `previous`.
-pub(super) fn encode_record(record: &Record, previous: Lsn) -> Vec<u8> {
-    let key = record.key.as_bytes();
-    let mut body = Vec::with_capacity(RECORD_HEAD_BYTES + key.len() + record.delta.len());
-    body.extend_from_slice(&[RECORD_VERSION, u8::from(record.heals)]);
-    body.extend_from_slice(&previous.0.to_be_bytes());
-    let key_bytes = u32::try_from(key.len()).expect("an address came in a frame, which is far below 4 GiB");
-    body.extend_from_slice(&key_bytes.to_be_bytes());
-    body.extend_from_slice(key);
-    body.extend_from_slice(&record.delta);
-    seal(Kind::Record, &record.lsn.0.to_be_bytes(), &body)
-}
-
-/// The record at `lsn` and the lsn before it; `None` if it is damaged.
-pub(super) fn decode_record(lsn: Lsn, value: &[u8]) -> Option<(Record, Lsn)> {
-    let body = unseal(Kind::Record, &lsn.0.to_be_bytes(), value)?;
-    let (&[version, flags], rest) = body.split_first_chunk::<2>()?;
-    let (previous, rest) = rest.split_first_chunk::<8>()?;
-    let (key_bytes, rest) = rest.split_first_chunk::<4>()?;
-    let (key, delta) = rest.split_at_checked(u32::from_be_bytes(*key_bytes) as usize)?;
-    let key = RowKey::decode(Bytes::copy_from_slice(key))?;
-    let record = Record { lsn, key, delta: Bytes::copy_from_slice(delta), heals: flags == 1 };
-    (version == RECORD_VERSION && flags <= 1).then_some((record, Lsn(u64::from_be_bytes(*previous))))
-}
-
 fn checksum(kind: Kind, key: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[kind as u8]);
@@ -113,20 +83,10 @@ fn checksum(kind: Kind, key: &[u8], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
 const CHECKSUM_BYTES: usize = 8;
 const ROW_VERSION: u8 = 1;
 const ROW_HEAD_BYTES: usize = 2 + 8 + 16;
-const RECORD_VERSION: u8 = 1;
-const RECORD_HEAD_BYTES: usize = 2 + 8 + 4;
 
 #[cfg(test)]
 mod tests {
-    use shoal_protocol::address::Place;
-    use shoal_protocol::id::{Class, KeyspaceId, Partition};
-
     use super::*;
-
-    fn key() -> RowKey {
-        let place = Place { keyspace: KeyspaceId(9), collection: "c".into(), key: "k".into() };
-        RowKey::new(Partition { class: Class { n: 3, r: 0, w: 0 }, index: 7 }, &place)
-    }
 
     #[test]
     fn a_row_with_any_bit_flipped_is_damaged_and_so_is_one_under_another_key() {
@@ -139,19 +99,6 @@ mod tests {
             let mut flipped = sealed.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Row::decode(b"key", &flipped), None, "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_record_comes_back_with_the_one_before_it_and_no_flipped_bit_passes() {
-        let record = Record { lsn: Lsn(8), key: key(), delta: Bytes::from_static(b"delta"), heals: true };
-        let sealed = encode_record(&record, Lsn(6));
-        assert_eq!(decode_record(Lsn(8), &sealed), Some((record, Lsn(6))));
-        assert_eq!(decode_record(Lsn(9), &sealed), None);
-        for bit in 0..sealed.len() * 8 {
-            let mut flipped = sealed.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_record(Lsn(8), &flipped), None, "bit {bit}");
         }
     }
 }

@@ -372,7 +372,7 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         allocations: None,
         limits: NodeLimits {
             objects: scenario.limits,
-            storage: Budget { bytes: scenario.storage.budget_bytes },
+            storage: Budget { bytes: scenario.storage.budget_bytes, log_bytes: 8 << 20 },
             ..NodeLimits::default()
         },
     }

@@ -185,6 +185,10 @@ impl Lane for RowsLane {
                     RowsEffect::Verify { partition, digest_key } => {
                         let mut report = Box::<VerifyReport>::default();
                         rows.reader().snapshot().verify(partition, Some(&digest_key), &mut report)?;
+                        if !report.digests_wrong.is_empty() || !report.counts_wrong.is_empty() {
+                            // They say nothing that the rows do not.
+                            rows.rebuild(partition)?;
+                        }
                         StoreDone::Verified { partition, report }
                     }
                 });

@@ -24,7 +24,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction};
-use shoal_protocol::id::{KeyspaceId, Lsn};
+use shoal_protocol::id::KeyspaceId;
 use shoal_protocol::object::DigestKey;
 
 use crate::storage::effect::Failure;

@@ -1,16 +1,16 @@
 //! Machines start, stop and lose power; their storage threads work.
 
 use shoal_node::node::{Input, Node};
-use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
-use shoal_node::storage::{Failure, Recovered, StoreDone, StoreEffect};
+use shoal_node::storage::engine::{Doubt, Engine, LogOptions, OpenError, OpenOptions};
+use shoal_node::storage::{Failure, LogEffect, Recovered, StoreDone, StoreEffect};
 use shoal_protocol::id::Actor;
 use shoal_protocol::object::Object;
 use shoal_protocol::time::Instant;
 
 use super::host::{Door, Process};
-use super::storage::{Storage, StorageStep, describe};
+use super::storage::{Lane, Storage, StorageStep, describe};
 use super::{Event, World};
-use crate::sim::disk::Survival;
+use crate::sim::disk::{SimDisk, Survival};
 use crate::sim::faults::{Act, DiskAct};
 use crate::sim::mutant::Mutant;
 
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, node: usize, (engine, recovered): (Engine, Recovered)) {
+    fn start(&mut self, node: usize, (engine, recovered): (Engine<SimDisk>, Recovered)) {
         self.count("boots");
         let seed = self.dice.seed();
         let zero = self.dice.below(1 << 40);
@@ -97,11 +97,19 @@ impl World {
         }
     }
 
-    fn open(&mut self, node: usize) -> Result<(Engine, Recovered), OpenError> {
+    fn open(&mut self, node: usize) -> Result<(Engine<SimDisk>, Recovered), OpenError> {
         let incarnation = Actor::incarnation(self.dice.number());
         let host = &mut self.hosts[node];
         let (cluster, doubt) = (Some(host.config.cluster), host.doubt);
-        let options = OpenOptions { node: host.config.node, cluster, incarnation, cache_bytes: CACHE_BYTES, doubt };
+        let options = OpenOptions {
+            node: host.config.node,
+            cluster,
+            incarnation,
+            cache_bytes: CACHE_BYTES,
+            log: LogOptions { segment_bytes: SEGMENT_BYTES },
+            reserve_bytes: 0,
+            doubt,
+        };
         let (engine, recovered) = Engine::open(&host.disk, &options)?;
         host.doubt = Doubt::Nothing;
         if recovered.damaged_records > 0 {
@@ -167,39 +175,41 @@ impl World {
     pub(super) fn push_storage(&mut self, node: usize, effect: StoreEffect) {
         let boot = self.hosts[node].boot;
         if self.mutant == Some(Mutant::AckBeforeSync)
-            && let StoreEffect::Append { records } = &effect
+            && let StoreEffect::Log(LogEffect::Append { records }) = &effect
             && let Some(last) = records.last()
         {
-            let done = StoreDone::Synced { through: last.lsn };
+            let done = StoreDone::Synced { through: last.lsn, log_end: 0 };
             self.agenda.plan(self.now, Event::Storage { node, boot, step: StorageStep::Done(Box::new(done)) });
         }
         if matches!(self.mutant, Some(Mutant::SkipCovered | Mutant::LimitInMerge))
-            && let StoreEffect::Append { records } = &effect
+            && let StoreEffect::Log(LogEffect::Append { records }) = &effect
         {
             for record in records {
                 let applied = Object::decode(&record.delta).expect("nodes log canonical deltas");
                 self.shadows.entry((node, record.key.place())).or_default().merge_into(&applied);
             }
         }
-        if matches!(effect, StoreEffect::Reopen) {
+        let Some(lane) = Lane::of(&effect) else {
             self.plan_storage(node, REOPEN_US, StorageStep::Reopen);
             return;
-        }
-        let reads = matches!(effect, StoreEffect::Load { .. } | StoreEffect::Scan(_));
+        };
         let Some(process) = &mut self.hosts[node].process else { return };
         if process.storage.engine.is_none() {
             return;
         }
-        if reads && self.profile.storage.has_reader {
-            process.storage.reads.push(effect);
-            if !std::mem::replace(&mut process.storage.is_reading, true) {
-                self.plan_storage(node, self.profile.storage.read_us, StorageStep::Read);
-            }
-        } else {
-            process.storage.writes.push(effect);
-            if !std::mem::replace(&mut process.storage.is_writing, true) {
-                self.plan_storage(node, self.profile.storage.write_us, StorageStep::Write);
-            }
+        // Without a thread of its own the reader waits with the log.
+        let lane = if lane == Lane::Reads && !self.profile.storage.has_reader { Lane::Log } else { lane };
+        let queue = process.storage.lane(lane);
+        queue.effects.push(effect);
+        if !std::mem::replace(&mut queue.is_working, true) {
+            self.plan_storage(node, self.lane_us(lane), StorageStep::Work(lane));
+        }
+    }
+
+    fn lane_us(&self, lane: Lane) -> (u64, u64) {
+        match lane {
+            Lane::Log | Lane::Rows => self.profile.storage.write_us,
+            Lane::Reads => self.profile.storage.read_us,
         }
     }
 
@@ -213,8 +223,7 @@ impl World {
     /// The storage threads of a running node go on.
     pub(super) fn storage_step(&mut self, node: usize, step: StorageStep) {
         match step {
-            StorageStep::Write => self.write(node),
-            StorageStep::Read => self.read(node),
+            StorageStep::Work(lane) => self.work(node, lane),
             StorageStep::Reopen => self.reopen(node),
             StorageStep::Done(done) => {
                 let text = describe(&done);
@@ -230,27 +239,19 @@ impl World {
         }
     }
 
-    fn write(&mut self, node: usize) {
+    fn work(&mut self, node: usize, lane: Lane) {
         let all = self.dice.percent(80);
         let Some(process) = &mut self.hosts[node].process else { return };
         let storage = &mut process.storage;
-        let count = if all { storage.writes.len() } else { self.dice.index(storage.writes.len()) + 1 };
-        let batch: Vec<StoreEffect> = storage.writes.drain(..count.min(storage.writes.len())).collect();
-        storage.is_writing = !storage.writes.is_empty();
-        let again = storage.is_writing;
+        let queue = storage.lane(lane);
+        let count = if all { queue.effects.len() } else { self.dice.index(queue.effects.len()) + 1 };
+        let batch: Vec<StoreEffect> = queue.effects.drain(..count.min(queue.effects.len())).collect();
+        let again = !queue.effects.is_empty();
+        queue.is_working = again;
         let done = storage.engine.as_mut().map(|engine| engine.perform(batch)).unwrap_or_default();
         if again {
-            self.plan_storage(node, self.profile.storage.write_us, StorageStep::Write);
+            self.plan_storage(node, self.lane_us(lane), StorageStep::Work(lane));
         }
-        self.done(node, done);
-    }
-
-    fn read(&mut self, node: usize) {
-        let Some(process) = &mut self.hosts[node].process else { return };
-        process.storage.is_reading = false;
-        let batch = std::mem::take(&mut process.storage.reads);
-        let reader = process.storage.engine.as_ref().and_then(Engine::reader);
-        let done = reader.map(|reader| reader.perform(batch)).unwrap_or_default();
         self.done(node, done);
     }
 
@@ -272,9 +273,7 @@ impl World {
             let Some(process) = &mut self.hosts[node].process else { return };
             let at = process.storage.done_at(&done, earliest);
             if matches!(done, StoreDone::Failed(_)) {
-                process.storage.engine = None;
-                process.storage.writes.clear();
-                process.storage.reads.clear();
+                process.storage.bury();
             }
             self.agenda.plan(at, Event::Storage { node, boot, step: StorageStep::Done(Box::new(done)) });
         }
@@ -297,6 +296,8 @@ impl World {
     }
 }
 
+/// A log that is recycled in every run.
+const SEGMENT_BYTES: u64 = 64 << 10;
 /// Pages that redb may keep; small databases fit.
 const CACHE_BYTES: usize = 256 << 10;
 /// How long a host waits before it opens a failed store again, µs.

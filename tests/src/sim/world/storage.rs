@@ -1,34 +1,57 @@
 //! The storage threads of one process, in virtual time.
 //!
-//! Shape: writes queue up and are performed together by the real engine (group commit); reads have a thread of their own, or
-//! queue with the writes. Completions of one kind arrive in order; between kinds they overtake each other, as the contract
+//! Shape: each lane of the real engine has a queue of its own and takes all or some of it at once (group commit). Completions of one kind arrive in order; between kinds they overtake each other, as the contract
 //! of `StoreEffect` allows; `Failed` is the last of its engine.
 
 use std::collections::BTreeMap;
 
 use shoal_node::storage::engine::Engine;
-use shoal_node::storage::{StoreDone, StoreEffect};
+use shoal_node::storage::{LogEffect, ReadEffect, RowsEffect, StoreDone, StoreEffect};
 use shoal_protocol::time::Instant;
+
+use crate::sim::disk::SimDisk;
 
 /// What the storage threads are about.
 #[derive(Debug)]
 pub(super) struct Storage {
     /// `None` from a failure until it is reopened.
-    pub(super) engine: Option<Engine>,
-    pub(super) writes: Vec<StoreEffect>,
-    pub(super) reads: Vec<StoreEffect>,
-    pub(super) is_writing: bool,
-    pub(super) is_reading: bool,
+    pub(super) engine: Option<Engine<SimDisk>>,
+    lanes: [LaneQueue; 3],
     last_done: BTreeMap<u8, Instant>,
+}
+
+/// A lane of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    Log,
+    Rows,
+    Reads,
+}
+
+impl Lane {
+    /// Whose work this is; `None` for reopening.
+    pub(super) fn of(effect: &StoreEffect) -> Option<Self> {
+        match effect {
+            StoreEffect::Log(_) => Some(Self::Log),
+            StoreEffect::Rows(_) => Some(Self::Rows),
+            StoreEffect::Reads(_) => Some(Self::Reads),
+            StoreEffect::Reopen => None,
+        }
+    }
+}
+
+/// What waits for one lane.
+#[derive(Debug, Default)]
+pub(super) struct LaneQueue {
+    pub(super) effects: Vec<StoreEffect>,
+    pub(super) is_working: bool,
 }
 
 /// A step of the storage threads.
 #[derive(Debug)]
 pub(super) enum StorageStep {
-    /// The writer takes what has queued up.
-    Write,
-    /// The reader does.
-    Read,
+    /// A lane takes what has queued up.
+    Work(Lane),
     /// The node is told.
     Done(Box<StoreDone>),
     /// The engine is opened again.
@@ -36,15 +59,19 @@ pub(super) enum StorageStep {
 }
 
 impl Storage {
-    pub(super) fn new(engine: Engine) -> Self {
-        Self {
-            engine: Some(engine),
-            writes: Vec::new(),
-            reads: Vec::new(),
-            is_writing: false,
-            is_reading: false,
-            last_done: BTreeMap::new(),
-        }
+    pub(super) fn new(engine: Engine<SimDisk>) -> Self {
+        Self { engine: Some(engine), lanes: Default::default(), last_done: BTreeMap::new() }
+    }
+
+    /// What waits for a lane.
+    pub(super) fn lane(&mut self, lane: Lane) -> &mut LaneQueue {
+        &mut self.lanes[lane as usize]
+    }
+
+    /// The engine is dead.
+    pub(super) fn bury(&mut self) {
+        self.engine = None;
+        self.lanes = Default::default();
     }
 
     /// When the node sees this completion, if it could at `earliest`.
@@ -68,38 +95,53 @@ fn kind(done: &StoreDone) -> u8 {
         StoreDone::Persisted { .. } => 5,
         StoreDone::Failed(_) => FAILED,
         StoreDone::Reopened(_) => 7,
+        StoreDone::FeedRead { .. } => 8,
+        StoreDone::DigestsRead { .. } => 9,
+        StoreDone::Ingested { .. } => 10,
+        StoreDone::Verified { .. } => 11,
+        StoreDone::Space(_) => 12,
     }
 }
 
 /// What a completion is, for the trace.
 pub(super) fn describe(done: &StoreDone) -> String {
     match done {
-        StoreDone::Synced { through } => format!("synced {}", through.0),
-        StoreDone::Loaded { rows, replay_from } => format!("loaded {} after {}", rows.len(), replay_from.0),
+        StoreDone::Synced { through, log_end } => format!("synced {} {log_end}", through.0),
+        StoreDone::Loaded { rows, at } => format!("loaded {} at {at:?}", rows.len()),
         StoreDone::Scanned(page) => format!("scanned {} {}", page.id.0, page.rows.len()),
         StoreDone::Flushed { replay_from } => format!("flushed {}", replay_from.0),
         StoreDone::Leased(leases) => format!("leased {leases:?}"),
         StoreDone::Persisted { ticket } => format!("persisted {}", ticket.0),
         StoreDone::Failed(failure) => format!("failed {failure}"),
         StoreDone::Reopened(recovered) => {
-            format!("reopened {} {}", recovered.replay_from.0, recovered.memtable.last().0)
+            format!("reopened {:?} {}", recovered.rows, recovered.memtable.last().0)
         }
+        StoreDone::FeedRead { id, read } => format!("feed {} {}", id.0, read.rows.len()),
+        StoreDone::DigestsRead { partition, digests } => format!("digests {partition:?} {}", digests.rows_count),
+        StoreDone::Ingested { id, .. } => format!("ingested {}", id.0),
+        StoreDone::Verified { partition, report } => format!("verified {partition:?} {report:?}"),
+        StoreDone::Space(room) => format!("space {room:?}"),
     }
 }
 
 /// What an effect is, for the trace.
 pub(super) fn describe_effect(effect: &StoreEffect) -> String {
     match effect {
-        StoreEffect::Append { records } => {
+        StoreEffect::Log(LogEffect::Append { records }) => {
             let lsns: Vec<u64> = records.iter().map(|record| record.lsn.0).collect();
             format!("append {lsns:?}")
         }
-        StoreEffect::Load { keys } => format!("load {}", keys.len()),
-        StoreEffect::Scan(request) => format!("scan {}", request.id.0),
-        StoreEffect::Flush(flush) => format!("flush {}", flush.replay_from.0),
-        StoreEffect::Lease(leases) => format!("lease {leases:?}"),
+        StoreEffect::Log(LogEffect::Trim { replay_from }) => format!("trim {}", replay_from.0),
+        StoreEffect::Log(LogEffect::Lease(leases)) => format!("lease {leases:?}"),
+        StoreEffect::Log(LogEffect::Persist { ticket, bytes, .. }) => format!("persist {} {}", ticket.0, bytes.len()),
+        StoreEffect::Rows(RowsEffect::Flush(flush)) => format!("flush {}", flush.replay_from.0),
+        StoreEffect::Rows(RowsEffect::Ingest(ingest)) => format!("ingest {} {}", ingest.id.0, ingest.rows.len()),
+        StoreEffect::Rows(RowsEffect::Verify { partition, .. }) => format!("verify {partition:?}"),
+        StoreEffect::Reads(ReadEffect::Load { keys }) => format!("load {}", keys.len()),
+        StoreEffect::Reads(ReadEffect::Scan(request)) => format!("scan {}", request.id.0),
+        StoreEffect::Reads(ReadEffect::Feed(request)) => format!("feed {}", request.id.0),
+        StoreEffect::Reads(ReadEffect::Digests { partition }) => format!("digests {partition:?}"),
         StoreEffect::Reopen => "reopen".into(),
-        StoreEffect::Persist { ticket, bytes, .. } => format!("persist {} {}", ticket.0, bytes.len()),
     }
 }
 

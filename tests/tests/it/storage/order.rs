@@ -25,7 +25,8 @@ struct World {
     rig: Rig,
     history: History,
     random: ChaCha8Rng,
-    writes: VecDeque<StoreEffect>,
+    logs: VecDeque<StoreEffect>,
+    rows: VecDeque<StoreEffect>,
     reads: VecDeque<StoreEffect>,
     /// By kind: within one the order holds.
     done: BTreeMap<u8, VecDeque<StoreDone>>,
@@ -63,7 +64,8 @@ impl World {
             rig,
             history: History::default(),
             random: random(seed),
-            writes: VecDeque::new(),
+            logs: VecDeque::new(),
+            rows: VecDeque::new(),
             reads: VecDeque::new(),
             done: BTreeMap::new(),
             logged: Lsn::default(),
@@ -83,7 +85,8 @@ impl World {
             }
             25..40 => self.look(),
             40..48 => self.begin_walk(),
-            48..66 => self.write(),
+            48..62 => self.log(),
+            62..66 => self.write_rows(),
             66..80 => self.read(),
             _ => self.deliver(),
         }
@@ -100,8 +103,12 @@ impl World {
     }
 
     fn drain(&mut self) {
-        while !(self.writes.is_empty() && self.reads.is_empty() && self.done.values().all(VecDeque::is_empty)) {
-            self.write();
+        while !(self.logs.is_empty()
+            && self.rows.is_empty()
+            && self.reads.is_empty()
+            && self.done.values().all(VecDeque::is_empty)) {
+            self.log();
+            self.write_rows();
             self.read();
             self.deliver();
             self.take_events();
@@ -179,17 +186,22 @@ impl World {
 
     fn sort_effects(&mut self) {
         for effect in std::mem::take(&mut self.rig.out) {
-            if matches!(effect, StoreEffect::Load { .. } | StoreEffect::Scan(_)) {
-                self.reads.push_back(effect);
-            } else {
-                self.writes.push_back(effect);
+            match effect {
+                StoreEffect::Log(_) | StoreEffect::Reopen => self.logs.push_back(effect),
+                StoreEffect::Rows(_) => self.rows.push_back(effect),
+                StoreEffect::Reads(_) => self.reads.push_back(effect),
             }
         }
     }
 
-    fn write(&mut self) {
-        let count = self.writes.len().min(1 + below(&mut self.random, 4) as usize);
-        let effects = self.writes.drain(..count).collect();
+    fn log(&mut self) {
+        let count = self.logs.len().min(1 + below(&mut self.random, 4) as usize);
+        let effects = self.logs.drain(..count).collect();
+        self.perform(effects);
+    }
+
+    fn write_rows(&mut self) {
+        let effects = self.rows.pop_front().into_iter().collect();
         self.perform(effects);
     }
 
@@ -201,7 +213,7 @@ impl World {
 
     fn perform(&mut self, effects: Vec<StoreEffect>) {
         for done in self.rig.engine.perform(effects) {
-            if let StoreDone::Synced { through } = &done {
+            if let StoreDone::Synced { through, .. } = &done {
                 self.logged = *through;
             }
             let kind = match &done {
@@ -211,6 +223,11 @@ impl World {
                 StoreDone::Flushed { .. } => 3,
                 StoreDone::Leased(_) => 4,
                 StoreDone::Persisted { .. } => 5,
+                StoreDone::FeedRead { .. } => 6,
+                StoreDone::DigestsRead { .. } => 7,
+                StoreDone::Ingested { .. } => 8,
+                StoreDone::Verified { .. } => 9,
+                StoreDone::Space(_) => 10,
                 StoreDone::Failed(_) | StoreDone::Reopened(_) => unreachable!("this disk does not fail by itself"),
             };
             self.done.entry(kind).or_default().push_back(done);
@@ -218,7 +235,7 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let kind = below(&mut self.random, 6) as u8;
+        let kind = below(&mut self.random, 11) as u8;
         let done = self.done.get_mut(&kind).and_then(VecDeque::pop_front);
         if let Some(done) = done {
             self.rig.take_in(done);
@@ -237,7 +254,8 @@ impl World {
         self.rig.engine = engine;
         self.rig.out.clear();
         self.rig.events.clear();
-        self.writes.clear();
+        self.logs.clear();
+        self.rows.clear();
         self.reads.clear();
         self.done.retain(|kind, _| *kind == 1 || *kind == 2);
         self.walks.clear();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
+use shoal_node::storage::engine::{Doubt, Engine, LogOptions, OpenError, OpenOptions};
 use shoal_node::storage::{
     Budget, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible,
 };
@@ -25,7 +25,7 @@ pub(super) const LWW: KeyspaceId = KeyspaceId(2);
 const SESSION: Actor = Actor::session(30_000, 1);
 
 /// Small enough that a workload of a hundred deltas flushes several times.
-pub(super) const BUDGET: Budget = Budget { bytes: 64 << 10 };
+pub(super) const BUDGET: Budget = Budget { bytes: 16 << 10, log_bytes: 256 << 10 };
 
 pub(super) fn options() -> OpenOptions {
     OpenOptions {
@@ -33,6 +33,8 @@ pub(super) fn options() -> OpenOptions {
         cluster: None,
         incarnation: Actor::incarnation(77),
         cache_bytes: 1 << 20,
+        log: LogOptions { segment_bytes: 64 << 10 },
+        reserve_bytes: 0,
         doubt: Doubt::Nothing,
     }
 }
@@ -54,7 +56,7 @@ pub(super) const KEYS_COUNT: u64 = 12;
 /// A store with its engine.
 pub(super) struct Rig {
     pub(super) store: Store,
-    pub(super) engine: Engine,
+    pub(super) engine: Engine<SimDisk>,
     pub(super) recovered: Recovered,
     pub(super) out: Vec<StoreEffect>,
     pub(super) events: Vec<StoreEvent>,

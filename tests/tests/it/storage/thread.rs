@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use shoal_node::host::disk::DirectoryDisk;
-use shoal_node::host::storage_thread::StorageThread;
+use shoal_node::host::storage_threads::StorageThreads;
 use shoal_node::storage::engine::{Disk, OpenError};
 use shoal_node::storage::{Store, StoreDone, StoreEffect, StoreEvent, Visible};
 use shoal_tests::sim::disk::{SimDisk, Survival};
@@ -14,16 +14,16 @@ use super::rig::{BUDGET, DIGEST_KEY, History, LWW, check, options, random};
 /// A store whose engine runs in threads.
 struct Running {
     store: Store,
-    threads: StorageThread,
+    threads: StorageThreads,
     done: UnboundedReceiver<Vec<StoreDone>>,
     out: Vec<StoreEffect>,
     events: Vec<StoreEvent>,
 }
 
 impl Running {
-    fn start<D: Disk + Send + 'static>(disk: D) -> Result<Self, OpenError> {
+    fn start<D: Disk>(disk: D) -> Result<Self, OpenError> {
         let (sender, done) = unbounded_channel();
-        let (threads, recovered) = StorageThread::start(disk, options(), sender)?;
+        let (threads, recovered) = StorageThreads::start(disk, options(), sender)?;
         let mut out = Vec::new();
         let mut store = Store::new(BUDGET, recovered, &mut out);
         store.set_lww(BTreeSet::from([LWW]));
@@ -37,7 +37,7 @@ impl Running {
 
     /// Hands over what is asked and takes in one batch of answers.
     fn turn(&mut self) {
-        self.threads.submit(std::mem::take(&mut self.out));
+        self.threads.submit(std::mem::take(&mut self.out), self.store.pressure());
         for done in self.done.blocking_recv().expect("the threads live") {
             self.store.handle(done, &mut self.out, &mut self.events);
         }
