@@ -1,23 +1,29 @@
 //! The disk seam over a real directory.
 //!
 //! Shape: files are redb's own file backend (with its locks); besides, an empty file `lock` is held for as long as the
-//! directory is in use, because redb's locks do not cover the moment in which the files are made.
-//! Invariant: a rename or removal is synced with its directory before it returns.
+//! directory is in use, because redb's locks do not cover the moment in which the files are made. Files of the log are
+//! written with O_DIRECT and O_DSYNC where a write to a file `probe` shows that it works, else with fdatasync.
+//! Invariants: a rename or removal is synced with its directory before it returns. The first sync of a log file is a real
+//! one in either mode: whoever wrote before may have left its bytes in the page cache.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use crate::storage::Failure;
-use crate::storage::engine::{Disk, OpenError};
+use crate::storage::engine::log::{BLOCK_BYTES, Blocks};
+use crate::storage::engine::{Disk, LogMode, OpenError};
 
 /// A directory that holds one store, and that no other process uses. Clones are the same directory.
 #[derive(Clone, Debug)]
 pub struct DirectoryDisk {
     path: PathBuf,
+    log_mode: LogMode,
     /// Holds the lock for as long as it lives.
     _lock: Arc<File>,
 }
@@ -32,7 +38,7 @@ impl DirectoryDisk {
         fs::create_dir_all(&path).map_err(failed)?;
         let lock = writable(&path.join(LOCK_FILE)).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: Arc::new(lock) }),
+            Ok(()) => Ok(Self { log_mode: probe(&path), path, _lock: Arc::new(lock) }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -45,13 +51,27 @@ impl DirectoryDisk {
 
 impl Disk for DirectoryDisk {
     type File = FileBackend;
+    type LogFile = LogFile;
 
     fn exists(&self, name: &str) -> io::Result<bool> {
         self.path.join(name).try_exists()
     }
 
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).collect()
+    }
+
     fn open(&self, name: &str) -> io::Result<FileBackend> {
         FileBackend::new(writable(&self.path.join(name))?).map_err(io::Error::other)
+    }
+
+    fn open_log(&self, name: &str) -> io::Result<LogFile> {
+        LogFile::open(&self.path.join(name), self.log_mode)
+    }
+
+    fn log_mode(&self) -> LogMode {
+        self.log_mode
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -63,6 +83,90 @@ impl Disk for DirectoryDisk {
         fs::remove_file(self.path.join(name))?;
         self.sync_directory()
     }
+
+    #[cfg(unix)]
+    fn free_bytes(&self) -> io::Result<u64> {
+        let space = rustix::fs::statvfs(&self.path)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    #[cfg(not(unix))]
+    fn free_bytes(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// A file of the log.
+#[derive(Debug)]
+pub struct LogFile {
+    file: FileBackend,
+    log_mode: LogMode,
+    /// Whether there may be something that no sync has made durable.
+    is_unsynced: AtomicBool,
+}
+
+impl LogFile {
+    fn open(path: &Path, log_mode: LogMode) -> io::Result<Self> {
+        let file = match log_mode {
+            LogMode::Direct => direct(path)?,
+            LogMode::Synced => writable(path)?,
+        };
+        let file = FileBackend::new(file).map_err(io::Error::other)?;
+        Ok(Self { file, log_mode, is_unsynced: AtomicBool::new(true) })
+    }
+}
+
+impl StorageBackend for LogFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.is_unsynced.store(true, Ordering::Relaxed);
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.is_unsynced.load(Ordering::Relaxed) {
+            self.file.sync_data()?;
+            self.is_unsynced.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.log_mode == LogMode::Synced {
+            self.is_unsynced.store(true, Ordering::Relaxed);
+        }
+        self.file.write(offset, data)
+    }
+}
+
+/// How files of the log can be written here. Not every file system takes O_DIRECT, and only a write tells.
+fn probe(directory: &Path) -> LogMode {
+    let path = directory.join(PROBE_FILE);
+    let block = Blocks::zeroed(BLOCK_BYTES);
+    let written = LogFile::open(&path, LogMode::Direct).and_then(|file| file.write(0, &block));
+    // Whatever is wrong here shows itself again where it matters.
+    let _ = fs::remove_file(&path);
+    if written.is_ok() { LogMode::Direct } else { LogMode::Synced }
+}
+
+#[cfg(target_os = "linux")]
+fn direct(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let flags = (rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::DSYNC).bits().cast_signed();
+    File::options().read(true).write(true).create(true).truncate(false).custom_flags(flags).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn direct(_path: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn writable(path: &Path) -> io::Result<File> {
@@ -74,3 +178,4 @@ fn failed(error: io::Error) -> OpenError {
 }
 
 const LOCK_FILE: &str = "lock";
+const PROBE_FILE: &str = "probe";

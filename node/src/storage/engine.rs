@@ -8,6 +8,7 @@
 //! panic the engine closes its files and only says `Failed`; what was reported done before stays done.
 
 mod disk;
+pub mod log;
 mod meta;
 mod open;
 mod reader;
@@ -27,7 +28,7 @@ use super::memtable::Entry;
 use super::row::{Kind, Row, encode_record, seal};
 use meta::Meta;
 
-pub use disk::Disk;
+pub use disk::{Disk, LogMode};
 pub use open::{Doubt, OpenError, OpenOptions};
 pub use reader::Reader;
 

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redb::{BackendError, StorageBackend};
-use shoal_node::storage::engine::Disk;
+use shoal_node::storage::engine::log::BLOCK_BYTES;
+use shoal_node::storage::engine::{Disk, LogMode};
 
 /// A store's directory in memory. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -274,11 +275,37 @@ impl Change {
 
 impl Disk for SimDisk {
     type File = SimFile;
+    type LogFile = SimLogFile;
 
     fn exists(&self, name: &str) -> io::Result<bool> {
         let state = self.state();
         state.alive()?;
         Ok(state.files.contains_key(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.state();
+        state.alive()?;
+        Ok(state.files.keys().cloned().collect())
+    }
+
+    fn open_log(&self, name: &str) -> io::Result<SimLogFile> {
+        Ok(SimLogFile(self.open(name)?))
+    }
+
+    fn log_mode(&self) -> LogMode {
+        LogMode::Synced
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.state();
+        state.alive()?;
+        let used: u64 = state.files.values().map(|content| content.seen.len() as u64).sum();
+        Ok(match state.faults.space {
+            Space::Reserve(bytes_max) => bytes_max.saturating_sub(used),
+            // The second is the one that nobody is told of before a write fails.
+            Space::Enough | Space::Write(_) => u64::MAX,
+        })
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {
@@ -402,6 +429,40 @@ impl StorageBackend for SimFile {
         self.disk.state().locked.remove(&self.name);
         Ok(())
     }
+}
+
+/// An open file of the log, which minds blocks as O_DIRECT does.
+#[derive(Debug)]
+pub struct SimLogFile(SimFile);
+
+impl StorageBackend for SimLogFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        in_blocks(offset, out)?;
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        in_blocks(offset, data)?;
+        self.0.write(offset, data)
+    }
+}
+
+fn in_blocks(offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let block = BLOCK_BYTES;
+    let fits = index(offset).is_multiple_of(block) && bytes.len().is_multiple_of(block);
+    if fits && bytes.as_ptr().addr().is_multiple_of(block) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 fn coin(random: &mut ChaCha8Rng) -> bool {

@@ -12,17 +12,36 @@ pub trait Disk {
     /// A file of it.
     type File: StorageBackend;
 
+    /// A file of the log: read and written in whole blocks at blocks' edges, from memory that is aligned (`log::Blocks`).
+    type LogFile: StorageBackend;
+
     /// Whether there is a file of this name.
     ///
     /// # Errors
     /// The disk failed.
     fn exists(&self, name: &str) -> io::Result<bool>;
 
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn list(&self) -> io::Result<Vec<String>>;
+
     /// Opens a file, created empty if there is none.
     ///
     /// # Errors
     /// The disk failed.
     fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Opens a file of the log, created empty if there is none. The first sync of what was opened makes durable whatever
+    /// any process wrote to the file before.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn open_log(&self, name: &str) -> io::Result<Self::LogFile>;
+
+    /// How files of the log are written.
+    fn log_mode(&self) -> LogMode;
 
     /// Gives a synced file another name, in place of whatever had it. Durable when it returns.
     ///
@@ -35,4 +54,19 @@ pub trait Disk {
     /// # Errors
     /// The disk failed.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Bytes that files may still take up.
+    ///
+    /// # Errors
+    /// The disk failed, or cannot tell.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// How the log's bytes become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogMode {
+    /// A write goes past the page cache and is durable when it returns (O_DIRECT, O_DSYNC).
+    Direct,
+    /// A write goes to the page cache, and a sync after it makes it durable (fdatasync).
+    Synced,
 }
