@@ -23,7 +23,6 @@ use super::effect::{Failure, StoreDone, StoreEffect};
 
 pub use disk::{Disk, LogMode};
 pub use lanes::{Lane, LogLane, ReadLane, Rest, RowsLane};
-pub use log::LogOptions;
 pub use open::{Doubt, OpenError, OpenOptions};
 
 /// An open store: its lanes.

@@ -17,6 +17,8 @@ mod read;
 mod rebuild;
 mod snapshot;
 mod sorted;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeSet;

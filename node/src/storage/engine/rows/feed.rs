@@ -70,9 +70,14 @@ pub(super) fn claimed_twice() -> Failure {
     Failure::Damaged { reason: "two rows have one lsn".into() }
 }
 
-/// Cuts off what is too old.
-pub(super) fn trim(feed: &mut sorted::Bytes<'_>, counts: &mut Counts, partition: Partition) -> Result<(), Failure> {
-    let surplus = counts.entries.saturating_sub(2 * counts.rows + SLACK_ENTRIES);
+/// Cuts off what is beyond two entries per row and `slack` more.
+pub(super) fn trim(
+    feed: &mut sorted::Bytes<'_>,
+    counts: &mut Counts,
+    partition: Partition,
+    slack: u64,
+) -> Result<(), Failure> {
+    let surplus = counts.entries.saturating_sub(2 * counts.rows + slack);
     if surplus == 0 {
         return Ok(());
     }
@@ -192,8 +197,5 @@ fn feed_key(partition: Partition, lsn: Lsn) -> [u8; KEY_BYTES] {
 
 const KEY_BYTES: usize = PARTITION_BYTES + 8;
 const VERSION: u8 = 1;
-/// Entries kept beyond twice the rows. Guess: an hour of one write per second in a partition of a few rows would be more;
-/// what matters is that a short outage of a peer is not an exchange.
-pub(super) const SLACK_ENTRIES: u64 = 256;
 /// Entries looked at for one page, so that a stretch of stale ones does not hold the reader: 65,536 take about 0.1 s.
 const EXAMINED_MAX: usize = 1 << 16;

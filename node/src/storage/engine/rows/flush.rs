@@ -19,17 +19,20 @@ use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
 use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state};
 
-/// How large a chunk is.
+/// How large chunks and feeds are.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
+    /// Rows of a chunk.
     pub(super) rows_max: usize,
-    /// Of values.
+    /// Bytes of values after which a chunk ends.
     pub(super) bytes_max: usize,
+    /// Entries that a feed keeps beyond two per row.
+    pub(super) feed_slack: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { rows_max: CHUNK_ROWS_MAX, bytes_max: CHUNK_BYTES_MAX }
+        Self { rows_max: CHUNK_ROWS_MAX, bytes_max: CHUNK_BYTES_MAX, feed_slack: FEED_SLACK }
     }
 }
 
@@ -68,9 +71,9 @@ impl RowsWriter {
         let mut written = Written::default();
         loop {
             let rows = &rest[..rest.len().min(self.bounds.rows_max)];
-            let bytes_max = self.bounds.bytes_max;
+            let bounds = self.bounds;
             let (done, chunk) = self.commit(|transaction| {
-                let (done, chunk) = write_chunk(transaction, rows, rules, bytes_max)?;
+                let (done, chunk) = write_chunk(transaction, rows, rules, bounds)?;
                 if done == rest.len() {
                     put_state(transaction, mark, through.0)?;
                 }
@@ -115,11 +118,11 @@ fn write_chunk<T: Source>(
     transaction: &WriteTransaction,
     rows: &[T],
     rules: Rules<'_>,
-    bytes_max: usize,
+    bounds: Bounds,
 ) -> Result<(usize, Written), Failure> {
     let mut tables = Tables::open(transaction)?;
     let (mut written, mut changes) = (Written::default(), Vec::new());
-    let done = write_sorted(&mut tables.rows, rows, bytes_max, |row, beneath| {
+    let done = write_sorted(&mut tables.rows, rows, bounds.bytes_max, |row, beneath| {
         Ok(row.join(&rules, beneath)?.map(|joined| {
             written.rows += 1;
             written.rows_bytes += (row.key().len() + joined.value.len()) as u64;
@@ -129,20 +132,16 @@ fn write_chunk<T: Source>(
     })?;
     for changes in changes.chunk_by(|a, b| a.key.partition() == b.key.partition()) {
         let partition = changes[0].key.partition();
-        if !follow(&mut tables, partition, changes, &mut written)? {
+        if !follow(&mut tables, changes, bounds, &mut written)? {
             rebuild(&mut tables, partition, &mut written)?;
         }
     }
     Ok((done, written))
 }
 
-/// Lets digests, feed and counts of `partition` follow `changes`. False if something does not add up.
-fn follow(
-    tables: &mut Tables<'_>,
-    partition: Partition,
-    changes: &[Change],
-    written: &mut Written,
-) -> Result<bool, Failure> {
+/// Lets digests, feed and counts follow `changes`, all of one partition. False if something does not add up.
+fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: &mut Written) -> Result<bool, Failure> {
+    let partition = changes[0].key.partition();
     let added = changes.iter().filter(|change| change.before == Before::Absent).count();
     let key = encode_partition(partition);
     let counts = match tables.counts.get(key.as_slice()).map_err(failed)? {
@@ -156,7 +155,7 @@ fn follow(
     let listed = changes.iter().filter(|change| change.lsn > counts.floor);
     let entries = listed.map(|change| FeedEntry::new(&change.key, change.lsn)).collect();
     written.feed_bytes += feed::append(&mut tables.feed, &mut counts, entries)?;
-    feed::trim(&mut tables.feed, &mut counts, partition)?;
+    feed::trim(&mut tables.feed, &mut counts, partition, bounds.feed_slack)?;
     written.feed_bytes += put_counts(&mut tables.counts, partition, counts)?;
     Ok(true)
 }
@@ -173,3 +172,5 @@ pub(super) fn put_counts(table: &mut Bytes<'_>, partition: Partition, counts: Co
 const CHUNK_ROWS_MAX: usize = 8_000;
 /// Bytes of values after which a chunk ends: 8,000 rows of 1 KiB.
 const CHUNK_BYTES_MAX: usize = 8 << 20;
+/// Entries. Guess: in a partition of a few busy rows, how many changes a peer may be behind before it compares digests.
+const FEED_SLACK: u64 = 256;

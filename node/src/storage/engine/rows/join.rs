@@ -17,9 +17,6 @@ use super::sorted::Pair;
 
 /// What is joined into a row.
 pub(super) trait Source: Pair {
-    /// Which row.
-    fn row_key(&self) -> &RowKey;
-
     /// The row, given what stands there; `None` if that is it already.
     fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure>;
 }
@@ -64,10 +61,6 @@ impl Pair for Frozen<'_> {
 }
 
 impl Source for Frozen<'_> {
-    fn row_key(&self) -> &RowKey {
-        self.key
-    }
-
     fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(self.key, beneath);
@@ -90,10 +83,6 @@ impl Pair for IngestRow {
 }
 
 impl Source for IngestRow {
-    fn row_key(&self) -> &RowKey {
-        &self.key
-    }
-
     fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(&self.key, beneath);

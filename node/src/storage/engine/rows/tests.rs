@@ -1,0 +1,559 @@
+//! The rows file against a naive reading of it.
+//!
+//! Judged by what stands in the table `rows` itself: digests, counts and feed must describe exactly that after any
+//! sequence of flushes, repeated and cut-short ones, loads, healing and damage. Damage is a flipped bit of a stored value.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use redb::ReadableTable;
+use redb::backends::InMemoryBackend;
+use shoal_protocol::address::Place;
+use shoal_protocol::causality::Dot;
+use shoal_protocol::id::{Actor, Class, Partition, Lsn};
+use shoal_protocol::object::{Element, Mint, Object, Operation, Value, bind};
+use shoal_protocol::time::Hlc;
+
+use super::*;
+use crate::storage::effect::{
+    BucketDigest, FeedRows, Flush, IngestRow, RowRead, ScanId, ScanRequest, StoreDone, VerifyReport, Written,
+};
+use crate::storage::key::{RowKey, RowRange, decode_partition, encode_partition};
+use crate::storage::memtable::Memtable;
+use crate::storage::row::Row;
+
+const LWW: KeyspaceId = KeyspaceId(2);
+const DIGEST_KEY: DigestKey = DigestKey([7; 32]);
+const KEYS_COUNT: usize = 12;
+
+/// One step of a history. Rows are named by number, damage by a bit.
+#[derive(Clone, Debug)]
+enum Step {
+    Flush(Vec<(usize, u8)>),
+    /// The last flush once more: its outcome was not known.
+    Again,
+    /// A flush that stops behind so many chunks, then the same from its beginning.
+    CutShort(Vec<(usize, u8)>, usize),
+    Ingest(Vec<(usize, u8)>),
+    /// Each row's whole state, as gathered elsewhere.
+    Heal(BTreeSet<usize>),
+    SpoilRow(usize, usize),
+    SpoilDigests(u8, usize),
+    SpoilCounts(u8, usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let writes = || proptest::collection::vec((0..KEYS_COUNT, any::<u8>()), 0..10);
+    let step = prop_oneof![
+        6 => writes().prop_map(Step::Flush),
+        2 => Just(Step::Again),
+        3 => (writes(), 0..4usize).prop_map(|(writes, chunks)| Step::CutShort(writes, chunks)),
+        3 => writes().prop_map(Step::Ingest),
+        1 => proptest::collection::btree_set(0..KEYS_COUNT, 1..3).prop_map(Step::Heal),
+        1 => (0..KEYS_COUNT, any::<usize>()).prop_map(|(row, bit)| Step::SpoilRow(row, bit)),
+        1 => (any::<u8>(), any::<usize>()).prop_map(|(which, bit)| Step::SpoilDigests(which, bit)),
+        1 => (any::<u8>(), any::<usize>()).prop_map(|(which, bit)| Step::SpoilCounts(which, bit)),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+proptest! {
+    #[test]
+    fn digests_counts_and_feed_describe_exactly_the_rows(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+            world.check();
+        }
+        for partition in world.partitions() {
+            world.writer.rebuild(partition).unwrap();
+        }
+        world.spoiled.clear();
+        world.check();
+    }
+}
+
+#[test]
+fn the_same_work_done_again_changes_no_byte() {
+    let mut world = World::new();
+    let writes: Vec<_> = (0..KEYS_COUNT).map(|row| (row, 3)).collect();
+    world.step(Step::Flush(writes.clone()));
+    let before = world.every_pair();
+    world.step(Step::Again);
+    assert_eq!(world.every_pair(), before);
+    let rows = world.rows(&writes);
+    world.ingest(&rows);
+    let before = world.every_pair();
+    let written = world.ingest(&rows);
+    assert_eq!((written.rows, world.every_pair()), (0, before));
+}
+
+#[test]
+fn no_flipped_bit_of_a_digest_is_returned_and_every_one_is_found() {
+    let world = World::flushed();
+    let partition = partition(0);
+    let right = world.reader().digests(partition).unwrap();
+    assert!(!right.recomputed);
+    for (key, value) in world.pairs(DIGESTS) {
+        for bit in 0..value.len() * 8 {
+            world.put(DIGESTS, &key, &flipped(&value, bit));
+            let read = world.reader().digests(partition).unwrap();
+            assert_eq!((&read.buckets, read.rows_count), (&right.buckets, right.rows_count));
+            assert!(!world.verified().digests_wrong.is_empty());
+        }
+        world.put(DIGESTS, &key, &value);
+    }
+    assert_eq!(world.verified().first_damage, None);
+}
+
+#[test]
+fn a_group_of_digests_that_vanished_is_noticed_by_the_counts() {
+    let world = World::flushed();
+    let right = world.reader().digests(partition(0)).unwrap();
+    let (key, _) = world.pairs(DIGESTS).remove(0);
+    world.remove(DIGESTS, &key);
+    let read = world.reader().digests(partition(0)).unwrap();
+    assert_eq!((read.buckets, read.recomputed), (right.buckets, true));
+    assert!(!world.verified().digests_wrong.is_empty());
+}
+
+#[test]
+fn a_flipped_bit_of_the_feed_is_a_hole_that_its_reader_is_told() {
+    let world = World::flushed();
+    let partition = partition(0);
+    for (key, value) in world.pairs(FEED).into_iter().filter(|(key, _)| key.starts_with(&encode_partition(partition))) {
+        let lsn = feed::lsn_of(&key).unwrap();
+        let right = world.feed(partition, 100);
+        for bit in 0..value.len() * 8 {
+            world.put(FEED, &key, &flipped(&value, bit));
+            let read = world.feed(partition, 100);
+            assert!(read.floor >= lsn, "the reader knows that it may have missed {lsn:?}");
+            assert_eq!(read.rows, right.rows.iter().filter(|row| row.lsn != lsn).cloned().collect::<Vec<_>>());
+            assert_eq!(world.verified().feed_damaged, 1);
+        }
+        world.put(FEED, &key, &value);
+    }
+    let (key, _) = world.pairs(FEED).remove(0);
+    world.remove(FEED, &key);
+    assert_eq!(world.verified().feed_missing, 1);
+}
+
+#[test]
+fn without_its_counts_a_feed_promises_nothing_until_the_next_flush_makes_them_anew() {
+    let mut world = World::flushed();
+    let partition = partition(0);
+    let key = encode_partition(partition);
+    let value = world.pairs(COUNTS).into_iter().find(|(found, _)| *found == key).unwrap().1;
+    for bit in 0..value.len() * 8 {
+        world.put(COUNTS, &key, &flipped(&value, bit));
+        assert_eq!(world.feed(partition, 1).floor, Lsn(u64::MAX));
+        assert!(world.verified().counts_wrong.contains(&partition));
+    }
+    world.step(Step::Flush((0..KEYS_COUNT).map(|row| (row, 1)).collect()));
+    world.check();
+    assert_eq!(world.feed(partition, 100).floor, Lsn(0));
+}
+
+#[test]
+fn a_busy_row_leaves_a_short_feed_and_a_floor() {
+    let mut world = World::new();
+    for _ in 0..50 {
+        world.step(Step::Flush(vec![(0, 2)]));
+    }
+    let partition = row_key(0).partition();
+    let (page, entries) = (world.feed(partition, 10), world.pairs(FEED).len() as u64);
+    assert_eq!(entries, 2 + BOUNDS.feed_slack);
+    assert_eq!((page.rows.len(), page.finished), (1, true));
+    assert_eq!(page.floor, Lsn(page.rows[0].lsn.0 - entries));
+}
+
+#[test]
+fn two_rows_with_one_lsn_are_refused() {
+    let mut world = World::new();
+    let object = Object::default().encode();
+    let mut rows: Vec<_> = (0..4).map(|row| row_key(row * 2)).collect();
+    rows.sort();
+    let rows: Vec<_> = rows.into_iter().map(|key| IngestRow { key, object: object.clone(), lsn: Lsn(5) }).collect();
+    let rules = Rules { lww: &BTreeSet::new(), digest_key: &DIGEST_KEY };
+    let refused = world.writer.ingest(&rows, rules, &mut |_| ());
+    assert!(matches!(refused, Err(Failure::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_load_into_an_empty_range_between_rows_keeps_the_order() {
+    let mut world = World::new();
+    world.step(Step::Flush(vec![(0, 3), (11, 3)]));
+    world.writer.bounds = Bounds::default();
+    let writes: Vec<_> = (0..KEYS_COUNT).map(|row| (row, 4)).collect();
+    let rows = world.rows(&writes);
+    let written = world.ingest(&rows);
+    assert_eq!((written.chunks, written.rows), (1, KEYS_COUNT as u64));
+    world.check();
+}
+
+#[test]
+fn rows_of_another_store_are_refused() {
+    let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+    begin(&database, 1).unwrap();
+    assert!(matches!(RowsWriter::open(database, 2), Err(Failure::Damaged { .. })));
+}
+
+/// Small, so that chunks end and feeds are cut in short histories.
+const BOUNDS: Bounds = Bounds { rows_max: 3, bytes_max: 600, feed_slack: 4 };
+
+struct World {
+    writer: RowsWriter,
+    /// What rows should hold, the damaged ones aside.
+    model: BTreeMap<RowKey, Object>,
+    /// Rows whose whole state is not in the file.
+    damaged: BTreeSet<RowKey>,
+    /// Partitions in which more than rows was damaged.
+    spoiled: BTreeSet<Partition>,
+    last_flush: Option<Flush>,
+    dots: u64,
+    lsn: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
+        begin(&database, 1).unwrap();
+        let mut writer = RowsWriter::open(database, 1).unwrap();
+        writer.bounds = BOUNDS;
+        let (model, damaged, spoiled) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { writer, model, damaged, spoiled, last_flush: None, dots: 0, lsn: 0 }
+    }
+
+    /// Every row written once.
+    fn flushed() -> Self {
+        let mut world = Self::new();
+        world.step(Step::Flush((0..KEYS_COUNT).map(|row| (row, 3)).collect()));
+        world
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Flush(writes) => {
+                let work = self.work(&writes);
+                self.flush(work);
+            }
+            Step::Again => {
+                if let Some(work) = self.last_flush.clone() {
+                    self.flush(work);
+                }
+            }
+            Step::CutShort(writes, chunks) => {
+                let work = self.work(&writes);
+                let mut left = chunks;
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    self.writer.flush(&work, &mut |_| {
+                        // resume_unwind prints nothing.
+                        left = left.checked_sub(1).unwrap_or_else(|| std::panic::resume_unwind(Box::new(())));
+                    })
+                }));
+                self.check_rows();
+                self.flush(work);
+            }
+            Step::Ingest(writes) => {
+                let rows = self.rows(&writes);
+                self.ingest(&rows);
+            }
+            Step::Heal(rows) => self.heal(&rows),
+            Step::SpoilRow(row, bit) => {
+                if self.spoil(ROWS, row_key(row).as_bytes(), bit) {
+                    self.damaged.insert(row_key(row));
+                }
+            }
+            Step::SpoilDigests(which, bit) => self.spoil_any(DIGESTS, which, bit),
+            Step::SpoilCounts(which, bit) => self.spoil_any(COUNTS, which, bit),
+        }
+    }
+
+    fn flush(&mut self, work: Flush) {
+        let written = self.writer.flush(&work, &mut |_| ()).unwrap();
+        assert_eq!(written.rows, work.frozen.iter().len() as u64);
+        assert_eq!(self.writer.reader().at().replay_from, work.replay_from);
+        self.last_flush = Some(work);
+    }
+
+    fn ingest(&mut self, rows: &[IngestRow]) -> Written {
+        let rules = Rules { lww: &BTreeSet::from([LWW]), digest_key: &DIGEST_KEY };
+        self.writer.ingest(rows, rules, &mut |_| ()).unwrap()
+    }
+
+    fn heal(&mut self, rows: &BTreeSet<usize>) {
+        let mut frozen = Memtable::default();
+        for row in rows {
+            let (key, lsn) = (row_key(*row), self.next_lsn());
+            let whole = self.model.entry(key.clone()).or_default();
+            frozen.join(&key, whole, lsn, 1).heals = true;
+            self.damaged.remove(&key);
+        }
+        let work = self.frozen(frozen);
+        self.flush(work);
+    }
+
+    /// A memtable of operations, each bound to what was there.
+    fn work(&mut self, writes: &[(usize, u8)]) -> Flush {
+        let mut frozen = Memtable::default();
+        for (row, operation) in writes {
+            let (key, delta) = self.write(*row, *operation);
+            let lsn = self.next_lsn();
+            frozen.join(&key, &delta, lsn, delta.encode().len());
+        }
+        self.frozen(frozen)
+    }
+
+    fn frozen(&mut self, frozen: Memtable) -> Flush {
+        Flush {
+            frozen: Arc::new(frozen),
+            replay_from: Lsn(self.lsn),
+            lww: Arc::new(BTreeSet::from([LWW])),
+            digest_key: DIGEST_KEY,
+        }
+    }
+
+    /// What another replica holds after operations of its own.
+    fn rows(&mut self, writes: &[(usize, u8)]) -> Vec<IngestRow> {
+        let mut rows = BTreeMap::new();
+        for (row, operation) in writes {
+            let (key, _) = self.write(*row, *operation);
+            rows.insert(key.clone(), self.model[&key].encode());
+        }
+        let rows = rows.into_iter().map(|(key, object)| IngestRow { key, object, lsn: self.next_lsn() });
+        rows.collect()
+    }
+
+    fn write(&mut self, row: usize, operation: u8) -> (RowKey, Object) {
+        let key = row_key(row);
+        let text = format!("\"{}\"", "x".repeat(usize::from(operation) * 3));
+        let (value, element) = (Value::json(text), Element::Int(i64::from(operation % 7)));
+        let operation = match operation % 5 {
+            0 => Operation::Delete,
+            1 => Operation::AddSibling { value },
+            2 => Operation::SetAdd { element },
+            3 => Operation::SetClear,
+            _ => Operation::Replace { value },
+        };
+        self.dots += 1;
+        let mint = Mint { dot: Dot { actor: Actor(1), n: self.dots }, prev: 0, hlc: Hlc(self.dots), total: None };
+        let object = self.model.entry(key.clone()).or_default();
+        let delta = bind(&operation, &mint, object).unwrap();
+        object.merge_into(&delta);
+        if key.keyspace() == LWW {
+            object.prune_lww();
+        }
+        (key, delta)
+    }
+
+    fn next_lsn(&mut self) -> Lsn {
+        self.lsn += 1;
+        Lsn(self.lsn)
+    }
+
+    fn reader(&self) -> Arc<Snapshot> {
+        self.writer.reader().snapshot()
+    }
+
+    fn feed(&self, partition: Partition, rows_max: usize) -> FeedRows {
+        self.reader().feed(partition, Lsn(0), rows_max, usize::MAX).unwrap()
+    }
+
+    fn partitions(&self) -> BTreeSet<Partition> {
+        self.reader().partitions().unwrap()
+    }
+
+    fn verified(&self) -> VerifyReport {
+        let mut report = VerifyReport::default();
+        for partition in self.partitions() {
+            self.reader().verify(partition, Some(&DIGEST_KEY), &mut report).unwrap();
+        }
+        report
+    }
+
+    fn check(&mut self) {
+        self.check_rows();
+        for (key, object) in &self.model {
+            let StoreDone::Loaded { rows, .. } = self.reader().load(vec![key.clone()]).unwrap() else {
+                panic!("a load answers with rows");
+            };
+            match &rows[0].row {
+                RowRead::Found(stored) => assert_eq!(&stored.object, object),
+                RowRead::Damaged { .. } => assert!(self.damaged.contains(key)),
+                RowRead::Absent => panic!("{key:?} is gone"),
+            }
+        }
+        let report = self.verified();
+        let sound = |partition: &Partition| !self.spoiled.contains(partition);
+        assert_eq!(report.digests_wrong.iter().filter(|(partition, _)| sound(partition)).count(), 0, "{report:?}");
+        assert_eq!(report.counts_wrong.iter().filter(|partition| sound(partition)).count(), 0, "{report:?}");
+        assert_eq!(BTreeSet::from_iter(report.damaged_rows), self.damaged);
+        if self.spoiled.is_empty() {
+            assert_eq!((report.feed_missing, report.feed_damaged, report.nameless_count), (0, 0, 0));
+        }
+    }
+
+    /// Digests and feed against the table of rows.
+    fn check_rows(&self) {
+        let mut sums: BTreeMap<(Partition, u16), Option<BucketDigest>> = BTreeMap::new();
+        let (mut listed, mut unlisted) = (BTreeMap::new(), BTreeSet::new());
+        for (key, value) in self.pairs(ROWS) {
+            let key = RowKey::decode(key.into()).unwrap();
+            let bucket = u16::try_from(key.place().row_hash() >> 54).unwrap();
+            let sum = sums.entry((key.partition(), bucket)).or_insert_with(|| Some(BucketDigest::default()));
+            let Some(row) = Row::decode(key.as_bytes(), &value) else {
+                *sum = None;
+                unlisted.insert(key);
+                continue;
+            };
+            let object = Object::decode(row.object).unwrap();
+            *sum = sum.map(|sum| BucketDigest {
+                sum: sum.sum.wrapping_add(object.digest(&DIGEST_KEY, &key.place()).0),
+                count: sum.count + 1,
+            });
+            if row.partial {
+                unlisted.insert(key);
+            } else {
+                listed.insert((key.partition(), row.lsn), (key, Bytes::copy_from_slice(row.object)));
+            }
+        }
+        for partition in self.partitions() {
+            let digests = self.reader().digests(partition).unwrap();
+            let expected: BTreeMap<_, _> =
+                sums.iter().filter(|((at, _), _)| *at == partition).map(|((_, bucket), sum)| (*bucket, *sum)).collect();
+            assert_eq!(digests.buckets.len(), expected.len());
+            for (bucket, digest) in digests.buckets {
+                assert!(expected[&bucket].is_none_or(|expected| expected == digest));
+            }
+            self.check_feed(partition, &listed, &unlisted);
+        }
+        self.check_scan(false);
+        self.check_scan(true);
+    }
+
+    /// Pages of a scan against the table of rows.
+    fn check_scan(&self, reverse: bool) {
+        let range = RowRange { keyspace: LWW, from: Unbounded, to: Unbounded, key_prefix: Bytes::new() };
+        let mut request = ScanRequest { id: ScanId(1), range, reverse, rows_max: 3, bytes_max: 400 };
+        let mut found = Vec::new();
+        loop {
+            let page = self.reader().scan(&request).unwrap();
+            assert!(page.finished || !page.rows.is_empty());
+            if let Some(last) = page.rows.last() {
+                let last = Excluded(Bytes::copy_from_slice(last.key.as_bytes()));
+                *(if reverse { &mut request.range.to } else { &mut request.range.from }) = last;
+            }
+            found.extend(page.rows.into_iter().map(|row| (row.key, row.object, row.damaged)));
+            if page.finished {
+                break;
+            }
+        }
+        if reverse {
+            found.reverse();
+        }
+        let rows = self.pairs(ROWS).into_iter().map(|(key, value)| {
+            let row = Row::decode(&key, &value);
+            let object = row.map(|row| (Bytes::copy_from_slice(row.object), row.lsn));
+            (RowKey::decode(key.into()).unwrap(), object, row.is_none_or(|row| row.partial))
+        });
+        assert_eq!(found, rows.collect::<Vec<_>>());
+    }
+
+    fn check_feed(
+        &self,
+        partition: Partition,
+        listed: &BTreeMap<(Partition, Lsn), (RowKey, Bytes)>,
+        unlisted: &BTreeSet<RowKey>,
+    ) {
+        let (mut after, mut floor, mut found) = (Lsn(0), Lsn(0), Vec::new());
+        loop {
+            let page = self.reader().feed(partition, after, 2, 300).unwrap();
+            assert!(page.damaged.iter().all(|key| unlisted.contains(key)));
+            assert!(page.rows.iter().all(|row| after < row.lsn && row.lsn <= page.through));
+            assert!(page.finished || after < page.through);
+            found.extend(page.rows);
+            (after, floor) = (page.through, floor.max(page.floor));
+            if page.finished {
+                break;
+            }
+        }
+        let expected: Vec<_> = listed.range((partition, Lsn(0))..=(partition, Lsn(u64::MAX))).collect();
+        let expected = expected.into_iter().filter(|((_, lsn), _)| *lsn > floor || floor == Lsn(u64::MAX));
+        let expected: Vec<_> = expected.map(|((_, lsn), (key, object))| (lsn, key, object)).collect();
+        let found: Vec<_> = found.iter().map(|row| (&row.lsn, &row.key, &row.object)).collect();
+        if floor == Lsn(u64::MAX) {
+            assert!(found.iter().all(|row| expected.contains(row)));
+        } else {
+            assert_eq!(found, expected);
+        }
+    }
+
+    fn pairs(&self, table: Pairs) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let pairs = self.writer.commit(|transaction| {
+            let table = transaction.open_table(table).unwrap();
+            let pairs = table.iter().unwrap().map(Result::unwrap);
+            Ok(pairs.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect())
+        });
+        pairs.unwrap()
+    }
+
+    fn every_pair(&self) -> Vec<Vec<(Vec<u8>, Vec<u8>)>> {
+        [ROWS, DIGESTS, FEED, COUNTS].map(|table| self.pairs(table)).to_vec()
+    }
+
+    fn put(&self, table: Pairs, key: &[u8], value: &[u8]) {
+        let put = self.writer.commit(|transaction| {
+            transaction.open_table(table).unwrap().insert(key, value).unwrap();
+            Ok(())
+        });
+        put.unwrap();
+    }
+
+    fn remove(&self, table: Pairs, key: &[u8]) {
+        let removed = self.writer.commit(|transaction| {
+            transaction.open_table(table).unwrap().remove(key).unwrap();
+            Ok(())
+        });
+        removed.unwrap();
+    }
+
+    /// Flips a bit of the value at `key`, if there is one.
+    fn spoil(&self, table: Pairs, key: &[u8], bit: usize) -> bool {
+        let value = self.pairs(table).into_iter().find(|(found, _)| found == key);
+        if let Some((_, value)) = &value {
+            self.put(table, key, &flipped(value, bit % (value.len() * 8)));
+        }
+        value.is_some()
+    }
+
+    fn spoil_any(&mut self, table: Pairs, which: u8, bit: usize) {
+        let pairs = self.pairs(table);
+        if pairs.is_empty() {
+            return;
+        }
+        let (key, _) = &pairs[usize::from(which) % pairs.len()];
+        self.spoil(table, key, bit);
+        let found = decode_partition(*key.first_chunk().unwrap());
+        self.spoiled.insert(found);
+    }
+}
+
+fn partition(index: u16) -> Partition {
+    Partition { class: Class { n: 3, r: 0, w: 0 }, index }
+}
+
+/// Rows in two partitions, every third in a keyspace that keeps only winners.
+fn row_key(row: usize) -> RowKey {
+    let keyspace = if row.is_multiple_of(3) { LWW } else { KeyspaceId(1) };
+    let place = Place { keyspace, collection: "c".into(), key: format!("{row:02}").into() };
+    RowKey::new(partition(u16::try_from(row % 2).unwrap()), &place)
+}
+
+fn flipped(value: &[u8], bit: usize) -> Vec<u8> {
+    let mut flipped = value.to_vec();
+    flipped[bit / 8] ^= 1 << (bit % 8);
+    flipped
+}
