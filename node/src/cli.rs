@@ -29,6 +29,7 @@ mod record;
 mod server;
 mod session_file;
 mod signals;
+mod store;
 mod target;
 mod typed;
 mod unknown;
@@ -110,6 +111,9 @@ enum Command {
     /// Look at a server's configuration.
     #[command(subcommand)]
     Config(config::Command),
+    /// Look into the data directory of a node that does not run.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Print a completion script.
     Completions {
         /// The shell.
@@ -174,6 +178,7 @@ async fn dispatch(connect: Connect, command: Command, out: &mut Output) -> Resul
         Command::Healthcheck(source) => inspect::healthcheck(source, &connect, out).await,
         Command::Bench(args) => bench::run(args, &connect, out).await,
         Command::Config(command) => config::run(command, out),
+        Command::Store(command) => store::run(command, out),
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -13,9 +13,10 @@ mod members;
 mod peers;
 mod report;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use shoal_gossip::Membership;
@@ -23,6 +24,7 @@ use shoal_protocol::client::{ClientCall, ClientResponse};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
+use shoal_protocol::object::DigestKey;
 use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
@@ -32,7 +34,7 @@ use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::replica::{Replica, ReplicaEffect};
 use crate::ring::Ring;
 use crate::storage::{Recovered, Store, StoreDone, StoreEffect};
-use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput};
+use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
 
 /// Names a client's connection in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -394,6 +396,13 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
         },
         seed,
     }
+}
+
+/// The digest key of the cluster, if what a store keeps names it.
+#[must_use]
+pub fn stored_digest_key(blobs: &BTreeMap<String, Bytes>) -> Option<DigestKey> {
+    let state = SystemState::decode(blobs.get(SYSTEM_BLOB)?).ok()?;
+    Some(state.keys()?.digest.clone())
 }
 
 /// The name of the blob that holds the system state.

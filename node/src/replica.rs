@@ -26,8 +26,8 @@ use self::minting::MintRequest;
 use self::slowed::Slowed;
 use self::waiting::{Parked, Unsynced};
 use crate::storage::{
-    Failure, PersistTicket, Room, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent, Visible,
-    slowdown,
+    Failure, PersistTicket, Room, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent,
+    Visible, slowdown,
 };
 
 /// What a replica wants done.

@@ -50,8 +50,9 @@ pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use effect::{
     BucketDigest, Chunk, Failure, FeedId, FeedPage, FeedRequest, FeedRow, FeedRows, Flush, Ingest, IngestId, IngestRow,
-    LoadedRow, LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect, ScanId, ScanPage,
-    ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow, VerifyReport, Written,
+    LoadedRow, LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect,
+    ScanId, ScanPage, ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow,
+    VerifyReport, Written,
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
@@ -341,13 +342,7 @@ impl Store {
         lsn
     }
 
-    fn loaded(
-        &mut self,
-        rows: Vec<LoadedRow>,
-        at: RowsAt,
-        out: &mut Vec<StoreEffect>,
-        events: &mut Vec<StoreEvent>,
-    ) {
+    fn loaded(&mut self, rows: Vec<LoadedRow>, at: RowsAt, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         let (mut keys, mut damaged) = (Vec::new(), Vec::new());
         for LoadedRow { key, row } in rows {
             if !self.loads.contains(&key) {

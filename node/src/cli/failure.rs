@@ -161,6 +161,8 @@ pub(super) const PORT_IN_USE: (&str, u8) = ("port_in_use", 1);
 pub(super) const LISTEN: (&str, u8) = ("listen", 1);
 /// The data directory is locked, of another node, of a newer format, or damaged.
 pub(super) const DATA_DIR: (&str, u8) = ("data_dir", 1);
+/// Something in a data directory is not what was written.
+pub(super) const DAMAGED: (&str, u8) = ("damaged", 1);
 /// The system gave no thread, randomness or certificate.
 pub(super) const SYSTEM: (&str, u8) = ("system", 1);
 /// A node ended by itself.

@@ -13,6 +13,11 @@ pub(super) fn bytes(length: Option<u64>) -> ProgressBar {
     bar(length, template)
 }
 
+/// A bar of things, whose number is set later.
+pub(super) fn count() -> ProgressBar {
+    bar(Some(0), "{bar:30} {pos}/{len} {eta}")
+}
+
 fn bar(length: Option<u64>, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -62,6 +62,10 @@ impl Disk for DirectoryDisk {
         names.filter_map(Result::transpose).collect()
     }
 
+    fn len(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path.join(name))?.len())
+    }
+
     fn open(&self, name: &str) -> io::Result<FileBackend> {
         FileBackend::new(writable(&self.path.join(name))?).map_err(io::Error::other)
     }

@@ -32,8 +32,8 @@ use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, NodeLimits};
-use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::engine::log::LogOptions;
+use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 use crate::system::StateError;
 

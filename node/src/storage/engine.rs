@@ -8,6 +8,7 @@
 //! panic in a lane the engine is to be opened anew; what was reported done before stays done.
 
 mod disk;
+pub mod inspect;
 mod lanes;
 pub mod log;
 mod meta;

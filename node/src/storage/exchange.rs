@@ -48,7 +48,8 @@ impl Store {
         let digest_key = self.rules.digest_key.clone().filter(|_| self.progress.serving)?;
         let id = IngestId(self.ingests_count);
         self.ingests_count += 1;
-        let rows: Arc<[_]> = rows.into_iter().map(|(key, object)| IngestRow { key, object, lsn: self.leases.lsn() }).collect();
+        let rows: Arc<[_]> =
+            rows.into_iter().map(|(key, object)| IngestRow { key, object, lsn: self.leases.lsn() }).collect();
         if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
             self.progress.ingest(first.lsn, last.lsn);
         }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use shoal_protocol::id::Lsn;
 
-use super::effect::{FeedRow, FeedId, FeedPage, FeedRequest, FeedRows};
+use super::effect::{FeedId, FeedPage, FeedRequest, FeedRow, FeedRows};
 use super::key::{RowKey, partition_bounds};
 use super::memtable::{Entry, Memtable};
 
@@ -88,9 +88,7 @@ impl Change<'_> {
     fn encode(&self) -> FeedRow {
         match self {
             Self::Row(change) => change.clone(),
-            Self::Held(key, entry) => {
-                FeedRow { key: (*key).clone(), lsn: entry.lsn, object: entry.object.encode() }
-            }
+            Self::Held(key, entry) => FeedRow { key: (*key).clone(), lsn: entry.lsn, object: entry.object.encode() },
         }
     }
 }

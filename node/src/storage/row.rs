@@ -9,7 +9,6 @@
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::Digest;
 
-
 /// What a sealed value is, so that no kind is taken for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {

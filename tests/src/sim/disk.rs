@@ -277,6 +277,12 @@ impl Disk for SimDisk {
     type File = SimFile;
     type LogFile = SimLogFile;
 
+    fn len(&self, name: &str) -> io::Result<u64> {
+        let mut state = self.state();
+        state.alive()?;
+        Ok(state.file(name)?.seen.len() as u64)
+    }
+
     fn exists(&self, name: &str) -> io::Result<bool> {
         let state = self.state();
         state.alive()?;

@@ -27,6 +27,12 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// The disk failed.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// The length of a file.
+    ///
+    /// # Errors
+    /// The disk failed, or there is none.
+    fn len(&self, name: &str) -> io::Result<u64>;
+
     /// Opens a file, created empty if there is none.
     ///
     /// # Errors

@@ -145,8 +145,10 @@ impl<D: Disk> Engine<D> {
         let rows = open_file(disk, options, ROWS_FILE)?;
         let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
         let at = rows.reader().at();
-        let (log, Replay { memtable, damaged_records }) = in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;
-        let recovered = Recovered { created, cluster, leases, memtable, rows: at, room: room.room(), blobs, damaged_records };
+        let (log, Replay { memtable, damaged_records }) =
+            in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;
+        let recovered =
+            Recovered { created, cluster, leases, memtable, rows: at, room: room.room(), blobs, damaged_records };
         let engine = Self {
             reads: ReadLane::new(rows.reader()),
             rows: RowsLane::new(rows),
@@ -263,14 +265,24 @@ fn replay<D: Disk>(
     Ok((log, replayed))
 }
 
-fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
+pub(super) fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
     disk.exists(name).map_err(|error| OpenError::Disk(error.into()))
 }
 
 fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
-    let backend = disk.open(name).map_err(|error| OpenError::Disk(error.into()))?;
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.doubt > Doubt::Nothing);
+    open_with(disk, name, &builder)
+}
+
+pub(super) fn open_database<D: Disk>(disk: &D, name: &'static str, cache_bytes: usize) -> Result<Database, OpenError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache_bytes);
+    open_with(disk, name, &builder)
+}
+
+fn open_with<D: Disk>(disk: &D, name: &'static str, builder: &redb::Builder) -> Result<Database, OpenError> {
+    let backend = disk.open(name).map_err(|error| OpenError::Disk(error.into()))?;
     let opened = in_file(name, || Ok(builder.create_with_backend(backend)))?;
     opened.map_err(|error| {
         if matches!(error, DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch) {
@@ -291,24 +303,24 @@ fn is_damage(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-fn in_file<T>(file: &'static str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, OpenError> {
+pub(super) fn in_file<T>(file: &'static str, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, OpenError> {
     guarded(work).map_err(|failure| match failure {
         Failure::Damaged { reason } | Failure::Panicked { reason } => damaged(file, &reason),
         Failure::Full | Failure::Io { .. } => OpenError::Disk(failure),
     })
 }
 
-fn damaged(file: &'static str, reason: &str) -> OpenError {
+pub(super) fn damaged(file: &'static str, reason: &str) -> OpenError {
     OpenError::Damaged { file, reason: reason.into() }
 }
 
 const COPY_BYTES: usize = 1 << 20;
-const META_FILE: &str = "meta.redb";
+pub(super) const META_FILE: &str = "meta.redb";
 const META_NEW_FILE: &str = "meta.redb.new";
 const COPY_FILE: &str = "copy.redb.new";
-const ROWS_FILE: &str = "rows.redb";
+pub(super) const ROWS_FILE: &str = "rows.redb";
 /// What the names of the log's files begin with.
-const LOG_FILES: &str = "log-";
+pub(super) const LOG_FILES: &str = "log-";
 const ROWS_NEW_FILE: &str = "rows.redb.new";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Machines start, stop and lose power; their storage threads work.
 
 use shoal_node::node::{Input, Node};
-use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::engine::log::LogOptions;
+use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{Failure, LogEffect, Recovered, StoreDone, StoreEffect};
 use shoal_protocol::id::Actor;
 use shoal_protocol::object::Object;

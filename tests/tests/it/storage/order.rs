@@ -106,7 +106,8 @@ impl World {
         while !(self.logs.is_empty()
             && self.rows.is_empty()
             && self.reads.is_empty()
-            && self.done.values().all(VecDeque::is_empty)) {
+            && self.done.values().all(VecDeque::is_empty))
+        {
             self.log();
             self.write_rows();
             self.read();

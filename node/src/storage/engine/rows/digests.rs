@@ -157,12 +157,7 @@ impl Snapshot {
         if recomputed {
             sums = Sums::of_rows(&self.rows, partition)?;
         }
-        Ok(PartitionDigests {
-            buckets: sums.sparse(),
-            rows_count: sums.rows_count(),
-            recomputed,
-            at: self.at,
-        })
+        Ok(PartitionDigests { buckets: sums.sparse(), rows_count: sums.rows_count(), recomputed, at: self.at })
     }
 }
 

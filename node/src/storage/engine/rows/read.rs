@@ -28,13 +28,7 @@ impl Snapshot {
 
     /// Performs a `Scan`.
     pub(in crate::storage) fn scan(&self, request: &ScanRequest) -> Result<ScannedRows, Failure> {
-        let mut page = ScannedRows {
-            id: request.id,
-            rows: Vec::new(),
-            nameless_count: 0,
-            finished: true,
-            at: self.at,
-        };
+        let mut page = ScannedRows { id: request.id, rows: Vec::new(), nameless_count: 0, finished: true, at: self.at };
         if request.range.is_empty() {
             return Ok(page);
         }

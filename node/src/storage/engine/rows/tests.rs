@@ -13,7 +13,7 @@ use redb::ReadableTable;
 use redb::backends::InMemoryBackend;
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::Dot;
-use shoal_protocol::id::{Actor, Class, Partition, Lsn};
+use shoal_protocol::id::{Actor, Class, Lsn, Partition};
 use shoal_protocol::object::{Element, Mint, Object, Operation, Value, bind};
 use shoal_protocol::time::Hlc;
 
