@@ -183,3 +183,65 @@ fn failed(error: io::Error) -> OpenError {
 
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "probe";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(byte: u8) -> Blocks {
+        let mut blocks = Blocks::zeroed(2 * BLOCK_BYTES);
+        blocks.fill(byte);
+        blocks
+    }
+
+    /// What one mode has written, every mode reads, and writes over.
+    #[test]
+    fn log_files_are_the_same_in_either_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DirectoryDisk::open(directory.path()).unwrap();
+        let modes = if disk.log_mode() == LogMode::Direct {
+            vec![LogMode::Synced, LogMode::Direct, LogMode::Synced]
+        } else {
+            vec![LogMode::Synced; 2]
+        };
+        let path = directory.path().join("log-000001");
+        let mut expected = blocks(0);
+        for (step, mode) in (1..).zip(modes) {
+            let file = LogFile::open(&path, mode).unwrap();
+            file.set_len(expected.len() as u64).unwrap();
+            let mut found = blocks(9);
+            file.read(0, &mut found).unwrap();
+            assert_eq!(found[..], expected[..], "{mode:?}");
+            expected[BLOCK_BYTES..].fill(step);
+            file.write(BLOCK_BYTES as u64, &expected[BLOCK_BYTES..]).unwrap();
+            file.sync_data().unwrap();
+            file.read(0, &mut found).unwrap();
+            assert_eq!(found[..], expected[..], "{mode:?}");
+        }
+        assert_eq!(fs::read(path).unwrap(), expected[..]);
+    }
+
+    #[test]
+    fn only_a_direct_write_needs_no_sync_and_the_first_sync_is_always_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DirectoryDisk::open(directory.path()).unwrap();
+        let file = disk.open_log("log-000001").unwrap();
+        let is_unsynced = || file.is_unsynced.load(Ordering::Relaxed);
+        assert!(is_unsynced(), "somebody may have written before");
+        file.sync_data().unwrap();
+        assert!(!is_unsynced());
+        file.write(0, &blocks(1)).unwrap();
+        assert_eq!(is_unsynced(), disk.log_mode() == LogMode::Synced);
+        file.set_len(BLOCK_BYTES as u64).unwrap();
+        assert!(is_unsynced(), "a length is not data");
+    }
+
+    #[test]
+    fn the_probe_leaves_nothing_and_a_directory_that_refuses_is_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = DirectoryDisk::open(directory.path()).unwrap();
+        assert_eq!(disk.list().unwrap(), [LOCK_FILE]);
+        assert!(disk.free_bytes().unwrap() > 0);
+        assert_eq!(probe(&directory.path().join("missing")), LogMode::Synced);
+    }
+}

@@ -6,6 +6,7 @@
 mod crash;
 mod damage;
 mod failure;
+mod log;
 mod order;
 mod rig;
 mod thread;

@@ -191,16 +191,22 @@ impl<F: StorageBackend> Log<F> {
         })
     }
 
-    /// Makes a free segment when there is none, so that no append has to wait for it. For idle moments.
+    /// Makes a free segment when there is none, so that no append has to wait for it. For idle moments. Where space is
+    /// scarce nothing is done.
     ///
     /// # Errors
     /// The disk failed.
     pub fn prepare<D: Disk<LogFile = F>>(&mut self, disk: &D) -> Result<(), Failure> {
         self.stopping(|log| {
             let bytes = log.options.segment_bytes;
-            if log.free.iter().all(|segment| segment.bytes != bytes) {
-                let segment = log.create(disk, bytes)?;
-                log.free.push_back(segment);
+            let is_scarce = disk.free_bytes().is_ok_and(|free| free < 2 * bytes);
+            if is_scarce || log.free.iter().any(|segment| segment.bytes == bytes) {
+                return Ok(());
+            }
+            match log.create(disk, bytes) {
+                Ok(segment) => log.free.push_back(segment),
+                Err(Failure::Full) => {}
+                Err(failure) => return Err(failure),
             }
             Ok(())
         })

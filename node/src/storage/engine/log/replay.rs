@@ -7,7 +7,8 @@
 //! Units: lsns; a loss is a range of them. Source: DESIGN §7.
 //! Invariants: only groups whose checksum is right are visited, in the order in which they were written. Records at or below
 //! `replay_from` are in the rows: they are neither visited nor missed. The one thing that cannot be told from a torn tail
-//! is damage in the last group of all while nothing was written behind it (see `Log::seal`).
+//! is damage in the last group of all while nothing was written behind it (see `Log::seal`). (And a newest segment whose
+//! file is gone leaves no trace.)
 
 use redb::StorageBackend;
 use shoal_protocol::id::Lsn;
@@ -46,7 +47,7 @@ pub struct Damage {
 pub enum Damaged {
     /// A segment's header; its groups were read without it.
     Header,
-    /// The end of the file: it is missing.
+    /// The end of the file: it is missing. (A file has its length before it has its name.)
     Length,
     /// A group that had no records.
     Closing,
@@ -102,6 +103,9 @@ pub(super) fn read<D: Disk>(
     let mut replay = Replay { store_id, replay_from, visit, replayed: Replayed::default(), end: None };
     let (mut full, mut free, mut tail) = (Vec::new(), Vec::new(), None);
     for (index, Candidate { mut segment, header }) in candidates.clone().into_iter().enumerate() {
+        if segment.bytes < 2 * BLOCK_BYTES as u64 {
+            replay.report(&segment.name, segment.bytes, Damaged::Length);
+        }
         let next = candidates.get(index + 1).and_then(|next| next.header);
         if next.is_none_or(|next| next.previous > replay_from) && segment.epoch > 0 {
             tail = replay.segment(disk, &mut segment, header)?;
