@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use shoal_node::storage::engine::log::LogOptions;
+use shoal_node::storage::engine::inspect::StoppedStore;
 use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{
     Budget, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible,
@@ -34,7 +35,7 @@ pub(super) fn options() -> OpenOptions {
         cluster: None,
         incarnation: Actor::incarnation(77),
         cache_bytes: 1 << 20,
-        log: LogOptions { segment_bytes: 64 << 10 },
+        log: LogOptions { segment_bytes: 32 << 10 },
         reserve_bytes: 0,
         doubt: Doubt::Nothing,
     }
@@ -279,6 +280,10 @@ pub(super) fn workload(disk: &SimDisk, seed: u64, turns: usize) -> History {
 pub(super) fn check(image: &SimDisk, history: &History, what: &str) {
     let mut rig = Rig::open(image).unwrap_or_else(|error| panic!("{what}: does not open: {error}"));
     assert_eq!(rig.recovered.damaged_records, 0, "{what}");
+    // As the crash left them, nothing flushed since.
+    drop(rig);
+    verify(image, what);
+    rig = Rig::open(image).unwrap_or_else(|error| panic!("{what}: does not open twice: {error}"));
     rig.settle();
     check_objects(&mut rig, history, what);
     let minted = rig.store.mint(&mut rig.out).unwrap_or_else(|| panic!("{what}: cannot mint"));
@@ -293,6 +298,15 @@ pub(super) fn check(image: &SimDisk, history: &History, what: &str) {
     let mut rig = Rig::open(image).unwrap_or_else(|error| panic!("{what}: does not open again: {error}"));
     assert!(rig.recovered.memtable.is_empty(), "{what}: the log was not trimmed");
     check_objects(&mut rig, history, what);
+    drop(rig);
+    verify(image, what);
+}
+
+/// Digests, change feeds and checksums are those of the rows, recomputed.
+pub(super) fn verify(image: &SimDisk, what: &str) {
+    let store = StoppedStore::open(image).unwrap_or_else(|error| panic!("{what}: does not open for looking: {error}"));
+    let found = store.verify(Some(&DIGEST_KEY), &mut |_, _| {}).unwrap();
+    assert_eq!(found.first_damage(), None, "{what}: {found:?}");
 }
 
 /// The visible objects are those after some prefix of what was applied that holds everything synced. Returns its length.

@@ -102,7 +102,7 @@ pub(super) fn trim(
 
 impl Snapshot {
     /// The rows of `partition` that changed after `after`, in order: at most `rows_max` of them, ending with the row that
-    /// reaches `bytes_max` bytes of objects.
+    /// reaches `bytes_max` bytes of objects; one at least.
     pub(in crate::storage) fn feed(
         &self,
         partition: Partition,
@@ -110,6 +110,7 @@ impl Snapshot {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<FeedRows, Failure> {
+        let (rows_max, bytes_max) = (rows_max.max(1), bytes_max.max(1));
         let mut page = self.empty_page(partition, after)?;
         let (from, to) = (feed_key(partition, after), feed_key(partition, Lsn(u64::MAX)));
         let range = (Bound::Excluded(from.as_slice()), Bound::Included(to.as_slice()));

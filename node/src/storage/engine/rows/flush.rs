@@ -17,7 +17,9 @@ use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
-use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state};
+use super::{
+    COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range,
+};
 
 /// How large chunks and feeds are.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +148,11 @@ fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: 
     let key = encode_partition(partition);
     let counts = match tables.counts.get(key.as_slice()).map_err(failed)? {
         Some(sealed) => Counts::decode(&key, sealed.value()),
-        None => (added == changes.len()).then(Counts::default),
+        // A new partition, unless rows of it are known elsewhere.
+        None => {
+            let digests = with_range(&key, |range| tables.digests.range::<&[u8]>(range)).map_err(failed)?;
+            (added == changes.len() && digests.count() == 0).then(Counts::default)
+        }
     };
     let Some(mut counts) = counts else { return Ok(false) };
     let Some(digests_bytes) = digests::update(&mut tables.digests, partition, changes)? else { return Ok(false) };

@@ -155,6 +155,9 @@ fn without_its_counts_a_feed_promises_nothing_until_the_next_flush_makes_them_an
     world.step(Step::Flush((0..KEYS_COUNT).map(|row| (row, 1)).collect()));
     world.check();
     assert_eq!(world.feed(partition, 100).floor, Lsn(0));
+    world.remove(COUNTS, &key);
+    world.step(Step::Flush(vec![(KEYS_COUNT, 1)]));
+    world.check();
 }
 
 #[test]
@@ -168,6 +171,8 @@ fn a_busy_row_leaves_a_short_feed_and_a_floor() {
     assert_eq!(entries, 2 + BOUNDS.feed_slack);
     assert_eq!((page.rows.len(), page.finished), (1, true));
     assert_eq!(page.floor, Lsn(page.rows[0].lsn.0 - entries));
+    let behind = world.reader().feed(partition, Lsn(u64::MAX), 10, 10).unwrap();
+    assert_eq!((behind.rows.len(), behind.through, behind.finished), (0, Lsn(u64::MAX), true));
 }
 
 #[test]
