@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_node::storage::engine::log::LogOptions;
 use shoal_node::storage::engine::inspect::StoppedStore;
+use shoal_node::storage::engine::log::LogOptions;
 use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{
     Budget, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible,

@@ -17,9 +17,7 @@ use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
-use super::{
-    COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range,
-};
+use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range};
 
 /// How large chunks and feeds are.
 #[derive(Clone, Copy, Debug)]
