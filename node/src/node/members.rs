@@ -194,6 +194,7 @@ impl Node {
             tracing::info!(layout = %layout.id(), "serving under this layout");
             self.ring = Some(Ring::new(layout.clone()));
         }
+        self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
         let lww = keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
         let mut effects = Vec::new();

@@ -10,7 +10,7 @@ use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
 use shoal_protocol::object::{Object, admit};
-use shoal_protocol::peer::{Applied, ApplyCause, PeerCall, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{Applied, ApplyCause, Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 
 use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRESS, World};
 use crate::sim::mutant::Mutant;
@@ -312,7 +312,8 @@ impl World {
 }
 
 fn applied() -> PeerResponse {
-    PeerResponse::Applied(Applied { incarnation: Actor(1), refill: RefillCount(0), known: Vec::new() })
+    let custody = Custody { generation: 0, incarnation: Actor(1), refill: RefillCount(0) };
+    PeerResponse::Applied(Applied { custody, known: Vec::new() })
 }
 
 /// Where probes come from: no connection has this number.
