@@ -10,6 +10,7 @@ mod admin;
 mod clients;
 mod config;
 mod custody;
+mod lookups;
 mod members;
 mod peers;
 mod report;
@@ -28,6 +29,7 @@ use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerRespon
 use shoal_protocol::time::{Instant, Now};
 
 pub use self::config::{NodeConfig, NodeLimits};
+use self::lookups::Lookups;
 use self::members::SystemCalls;
 use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::replica::{REFILLS_BLOB, RefillsError, Replica, ReplicaEffect};
@@ -182,6 +184,7 @@ pub struct Node {
     membership: Membership,
     system: System,
     system_calls: SystemCalls,
+    lookups: Lookups,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
     /// Nodes that can be asked; this one while its storage serves.
@@ -224,6 +227,7 @@ impl Node {
             membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
+            lookups: Lookups::default(),
             ring: None,
             config,
         };
@@ -241,11 +245,15 @@ impl Node {
             Input::Tick => {
                 self.coordinate(now, out, |coordinator, around, effects| coordinator.tick(around, effects));
                 self.tell_system(now, SystemInput::Tick, out);
+                self.advance_lookups(now, out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
             }
-            Input::ClientGone { connection } => self.coordinator.forget(|tag| tag.connection == connection),
+            Input::ClientGone { connection } => {
+                self.coordinator.forget(|tag| tag.connection == connection);
+                self.lookups.forget(|tag| tag.connection == connection);
+            }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
             Input::SeedFound { seed, node } => self.tell_system(now, SystemInput::SeedFound { seed, node }, out),
@@ -262,10 +270,8 @@ impl Node {
     /// When `handle` wants a `Tick`.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.coordinator.next_deadline(), self.system.next_deadline(), self.membership.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let rooms = [self.coordinator.next_deadline(), self.system.next_deadline(), self.membership.next_deadline()];
+        rooms.into_iter().chain([self.lookups.next_deadline()]).flatten().min()
     }
 
     /// Runs the coordinator with a view of everything around it, then routes what it wants.

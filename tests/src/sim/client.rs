@@ -389,7 +389,7 @@ impl Client {
 
     /// Now and then another quorum than the keyspace's.
     fn odd_quorum(&self, world: &mut World, history: &History, key: usize) -> Option<u8> {
-        if !world.dice.percent(25) {
+        if world.is_risky() || !world.dice.percent(25) {
             return None;
         }
         let n = u64::from(history.space_of(key).n);

@@ -58,6 +58,18 @@ fn a_cluster_keeps_its_promises_in_the_first_200_histories_which_see_every_fault
     }
 }
 
+/// A wiped member comes back under its node id: it counts for writes, never for reads, and nothing acknowledged is lost.
+#[test]
+fn nothing_acknowledged_is_lost_with_the_disk_of_one_machine_nor_called_absent_by_its_new_store() {
+    let mut wipes = 0;
+    for seed in 0..200 {
+        let report = run(seed, Options { wipes: true, ..Options::default() });
+        assert!(report.findings.is_empty(), "{} --wipes", explain(&report));
+        wipes += report.figures.get("wipes").copied().unwrap_or_default();
+    }
+    assert!(wipes > 200, "the histories are too tame: {wipes} wipes");
+}
+
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     play(REGRESSIONS.iter().map(|(seed, _)| *seed));

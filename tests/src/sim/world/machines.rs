@@ -10,7 +10,7 @@ use shoal_protocol::time::Instant;
 use super::host::{Door, Process};
 use super::storage::{Storage, StorageStep, describe};
 use super::{Event, World};
-use crate::sim::disk::Survival;
+use crate::sim::disk::{SimDisk, Survival};
 use crate::sim::faults::{Act, DiskAct};
 use crate::sim::mutant::Mutant;
 
@@ -23,6 +23,7 @@ impl World {
             Act::Free(pairs) => self.network.free(&pairs),
             Act::SlowNode(node, factor) => self.network.slow_down(node, factor),
             Act::Crash(node) => self.crash(node),
+            Act::Wipe(node) => self.wipe(node),
             Act::Halt(node) => self.halt(node),
             Act::Boot(node) => self.boot(node),
             Act::Skew(node) => self.hosts[node].skew_ms = self.skew(),
@@ -135,6 +136,14 @@ impl World {
         self.hosts[node].disk = disk;
         self.hosts[node].doubt = Doubt::Nothing;
         self.shadows.retain(|(of, _), _| *of != node);
+    }
+
+    /// The machine loses power and its disk.
+    fn wipe(&mut self, node: usize) {
+        self.count("wipes");
+        self.crash(node);
+        self.hosts[node].disk = SimDisk::default();
+        self.wiped = Some(node);
     }
 
     fn doubt(&mut self, node: usize, failure: &Failure) {
