@@ -375,7 +375,7 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
     rng.fill_bytes(&mut seed);
     SystemConfig {
         node: config.node,
-        role: NodeRole { weight: config.weight, ..NodeRole::active(config.zone.clone()) },
+        role: role(config.zone.clone(), config.weight),
         incarnation,
         formation: FormationConfig {
             expect: config.expect,
@@ -384,6 +384,11 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
         },
         seed,
     }
+}
+
+/// What a node is to be in a first layout.
+fn role(zone: String, weight: u32) -> NodeRole {
+    NodeRole { weight, ..NodeRole::active(zone) }
 }
 
 /// The name of the blob that holds the system state.

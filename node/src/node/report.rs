@@ -87,11 +87,13 @@ impl Node {
 
     /// How to reach a node, as far as this one knows.
     fn endpoint(&self, node: NodeId) -> NodeEndpoint {
+        let listed = self.system.formed().and_then(|layout| layout.intent().nodes.get(&node)).map(|role| role.weight);
         if node == self.config.node {
             return NodeEndpoint {
                 node,
                 name: self.config.name.clone(),
                 zone: self.config.zone.clone(),
+                weight: listed.unwrap_or(self.config.weight),
                 addresses: self.config.advertise_client.clone(),
             };
         }
@@ -100,9 +102,16 @@ impl Node {
                 node,
                 name: member.name.clone(),
                 zone: member.zone.clone(),
+                weight: listed.unwrap_or(member.weight),
                 addresses: member.advertise_client.clone(),
             },
-            None => NodeEndpoint { node, name: String::new(), zone: String::new(), addresses: Vec::new() },
+            None => NodeEndpoint {
+                node,
+                name: String::new(),
+                zone: String::new(),
+                weight: listed.unwrap_or(0),
+                addresses: Vec::new(),
+            },
         }
     }
 }

@@ -213,6 +213,7 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
             node,
             name: "b".to_owned(),
             zone: "zone".to_owned(),
+            weight: 100,
             advertise_peer: Vec::new(),
             advertise_client: Vec::new(),
             version: "test".to_owned(),
