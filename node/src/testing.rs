@@ -16,7 +16,8 @@ use shoal_protocol::id::NodeId;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::host::config::{LinkLimits, ServerConfig};
+use crate::host::config::ServerConfig;
+use crate::host::limits::ServerLimits;
 use crate::host::secret::{ClusterSecret, ClusterSecrets, SECRET_BYTES, node_id};
 use crate::host::{RunningServer, Server, ServerFailure, StartError, bind};
 
@@ -99,7 +100,7 @@ impl Cluster {
                 found_alone: count == 1,
                 advertise_peer: Vec::new(),
                 advertise_client: Vec::new(),
-                link_limits: LinkLimits::default(),
+                limits: ServerLimits::default(),
             };
             let node = node_id(secrets.first().cluster_id(&config.cluster), &config.name);
             let running =

@@ -31,7 +31,7 @@ use super::secret::{ClusterSecrets, node_id};
 use super::storage_thread::StorageThread;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
-use crate::node::{Node, NodeConfig, NodeLimits};
+use crate::node::{Node, NodeConfig};
 use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 use crate::system::StateError;
@@ -297,7 +297,7 @@ fn assemble(
     let tls = NodeTls::new(&secrets, node)?;
     let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
     let local_address = endpoint.local_addr().map_err(system)?;
-    let (door, events) = Door::new(config.link_limits);
+    let (door, events) = Door::new(config.limits.link, config.limits.load);
     spawn_local(accept(endpoint.clone(), door.clone()));
     let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy));
     config.seeds.iter().for_each(|seed| peers.find(seed.clone()));
@@ -354,7 +354,7 @@ fn node_config(
         found_alone: config.found_alone,
         boot_nonce,
         allocations: super::ALLOCATIONS.get().copied(),
-        limits: NodeLimits::default(),
+        limits: config.limits.node,
     }
 }
 

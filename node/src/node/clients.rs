@@ -100,7 +100,7 @@ impl Node {
             return Some(RequestError::NotServing { reason: format!("keyspace {id} is not known here yet") });
         }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
-        let full = self.coordinator.in_flight() >= self.config.limits.requests_max
+        let full = self.coordinator.in_flight() + self.system_calls.changes.len() >= self.config.limits.requests_max
             || (writes && self.replica.store().pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }

@@ -2,5 +2,6 @@
 
 mod caller;
 mod cluster;
+mod limits;
 mod refusals;
 mod start;
