@@ -8,6 +8,7 @@
 )]
 
 mod acceptor;
+mod address_book;
 mod clock;
 pub mod config;
 pub mod disk;

@@ -13,7 +13,7 @@ mod members;
 mod peers;
 mod report;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -79,6 +79,13 @@ pub enum Input {
         seed: String,
         /// Who answered.
         node: NodeId,
+    },
+    /// Nobody of this cluster answers at a configured seed address, so far.
+    SeedFailed {
+        /// The address as configured.
+        seed: String,
+        /// Why.
+        reason: String,
     },
     /// Another node asks.
     PeerCall {
@@ -169,6 +176,8 @@ pub struct Node {
     membership: Membership,
     system: System,
     system_calls: SystemCalls,
+    /// Why nobody was found at these seeds.
+    failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
     /// Nodes that can be asked; this one while its storage serves.
@@ -204,6 +213,7 @@ impl Node {
             membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
+            failed_seeds: BTreeMap::new(),
             ring: None,
             config,
         };
@@ -228,7 +238,13 @@ impl Node {
             Input::ClientGone { connection } => self.coordinator.forget(|tag| tag.connection == connection),
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
-            Input::SeedFound { seed, node } => self.tell_system(now, SystemInput::SeedFound { seed, node }, out),
+            Input::SeedFound { seed, node } => {
+                self.failed_seeds.remove(&seed);
+                self.tell_system(now, SystemInput::SeedFound { seed, node }, out);
+            }
+            Input::SeedFailed { seed, reason } => {
+                self.failed_seeds.insert(seed, reason);
+            }
             Input::PeerCall { link, from, request, call } => self.peer_call(now, (link, from, request), call, out),
             Input::PeerAnswer { from, request, response } => self.peer_answer(now, from, (request, response), out),
             Input::Stored(done) => {

@@ -83,7 +83,8 @@ impl Cluster {
             let socket = bind(any_port).map_err(|error| ClusterError::Start { index, error })?;
             sockets.push((socket.local_addr()?, socket));
         }
-        let seeds: Vec<String> = sockets.iter().map(|(address, _)| address.to_string()).collect();
+        // One common seed: from it they learn of each other, and what they learn they keep.
+        let seeds: Vec<String> = sockets.first().map(|(address, _)| address.to_string()).into_iter().collect();
         let mut cluster = Self { nodes: Vec::new(), cuts: BTreeSet::new(), ca_pin: String::new(), _data: data };
         for (index, (listen, socket)) in sockets.into_iter().enumerate() {
             let config = ServerConfig {

@@ -20,6 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tracing::info;
 
 use super::acceptor::accept;
+use super::address_book::AddressBook;
 use super::clock::Clock;
 use super::config::{ConfigError, ServerConfig};
 use super::disk::DirectoryDisk;
@@ -299,7 +300,8 @@ fn assemble(
     let local_address = endpoint.local_addr().map_err(system)?;
     let (door, events) = Door::new(config.limits.link, config.limits.load);
     spawn_local(accept(endpoint.clone(), door.clone()));
-    let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy));
+    let book = AddressBook::open(&config.data_dir).map_err(system)?;
+    let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy), book);
     config.seeds.iter().for_each(|seed| peers.find(seed.clone()));
 
     let clock = Clock::start();

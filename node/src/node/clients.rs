@@ -111,7 +111,7 @@ impl Node {
     }
 
     pub(super) fn not_serving(&self) -> RequestError {
-        RequestError::NotServing { reason: self.system.standing().to_string() }
+        RequestError::NotServing { reason: self.standing() }
     }
 }
 

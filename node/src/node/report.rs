@@ -73,7 +73,13 @@ impl Node {
         if !self.replica.store().is_serving() {
             return Err("storage failed and is being reopened".into());
         }
-        if self.ring.is_none() { Err(self.system.standing().to_string()) } else { Ok(()) }
+        if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
+    }
+
+    /// What forming the cluster waits for.
+    pub(super) fn standing(&self) -> String {
+        let failed = self.failed_seeds.iter().map(|(seed, reason)| format!("; seed {seed}: {reason}"));
+        std::iter::once(self.system.standing().to_string()).chain(failed).collect()
     }
 
     /// What is near a limit, and what this version does not bound (DESIGN §1).
@@ -82,6 +88,7 @@ impl Node {
         if self.replica.store().pressure() > 0.0 {
             warnings.push("memtables are more than half full: writers are slowed".into());
         }
+        warnings.extend(self.failed_seeds.iter().map(|(seed, reason)| format!("seed {seed}: {reason}")));
         warnings
     }
 

@@ -3,5 +3,6 @@
 mod caller;
 mod cluster;
 mod limits;
+mod meeting;
 mod refusals;
 mod start;
