@@ -12,7 +12,7 @@ const FIRST: [(&str, &str); 6] = [
          page: Some(\"<h1>hello</h1>\")\n\
          deleted: true\n",
     ),
-    ("set", "apples in it: true\nbasket: {Int(7), Text(\"apples\")}\n"),
+    ("set", "apples in it: true\nbasket: {Text(\"apples\"), Int(7)}\n"),
     ("counter", "likes: 2\n"),
     ("flag", "dark mode: true\ndark mode: false\n"),
     ("map", "fields: [\"members\", \"messages\", \"settings\", \"topic\"]\nmembers: {Text(\"ada\")}\nmessages: 2\n"),

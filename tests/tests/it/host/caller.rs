@@ -2,9 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint, RecvStream, SendStream, WriteError};
+use quinn::{
+    ApplicationClose, ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
+    WriteError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shoal_node::host::config::ServerConfig;
@@ -107,7 +111,12 @@ impl Caller {
         let own = role.map(|(secret, role)| ClusterCa::derive(&secret).unwrap().issue(role).unwrap());
         let tls = client_config(&[ClusterCa::derive(trusted).unwrap()], own, alpn).unwrap();
         let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(tls));
+        let mut transport = TransportConfig::default();
+        // What it does not read must not fill its socket's buffer: a close would be lost in that.
+        transport.stream_receive_window(WINDOW_BYTES.into());
+        let mut config = ClientConfig::new(tls);
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         let connection = endpoint.connect(address, NODE_SERVER_NAME).unwrap().await?;
         let (send, receive) = connection.open_bi().await?;
         let frames = FrameReader::new(PEER_FRAME_BYTES_MAX);
@@ -158,7 +167,7 @@ impl Caller {
         match self.send.write_all(&out).await {
             Ok(()) => Ok(()),
             Err(WriteError::ConnectionLost(ConnectionError::ApplicationClosed(close))) => Err(close),
-            Err(other) => panic!("not closed by the node: {other}"),
+            Err(other) => panic!("not closed by the node: {other:?}"),
         }
     }
 
@@ -242,3 +251,5 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
         others: Vec::new(),
     }
 }
+
+const WINDOW_BYTES: u32 = 32 << 10;
