@@ -12,6 +12,7 @@ use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
 use shoal_protocol::object::{Object, admit};
 use shoal_protocol::peer::{Applied, ApplyCause, Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 
+use super::host::wall;
 use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRESS, World};
 use crate::sim::mutant::Mutant;
 
@@ -297,7 +298,7 @@ impl World {
             }
             Mutant::LimitInMerge => {
                 cause?;
-                let over = admit(held()?, &delta(), &self.profile.limits).err()?;
+                let over = admit(held()?, &delta(), &self.profile.limits, wall(self.now, 0)).err()?;
                 let reason = over.to_string();
                 Some(PeerResponse::Refused(Refusal::Request(RequestError::BadRequest { reason })))
             }
