@@ -1,5 +1,7 @@
 //! Machines start, stop and lose power; their storage threads work.
 
+use std::time::Duration;
+
 use shoal_node::node::{Input, Node};
 use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{Failure, Recovered, StoreDone, StoreEffect};
@@ -205,7 +207,7 @@ impl World {
 
     fn plan_storage(&mut self, node: usize, after_us: (u64, u64), step: StorageStep) {
         let slow = if self.calm { 1 } else { self.hosts[node].slow_disk };
-        let at = self.now + self.dice.micros(after_us) * slow;
+        let at = self.now + (self.dice.micros(after_us) * slow).min(STORAGE_MAX);
         let boot = self.hosts[node].boot;
         self.agenda.plan(at, Event::Storage { node, boot, step });
     }
@@ -301,3 +303,5 @@ impl World {
 const CACHE_BYTES: usize = 256 << 10;
 /// How long a host waits before it opens a failed store again, µs.
 const REOPEN_US: (u64, u64) = (20_000, 300_000);
+/// No disk takes longer for one step: faults end, and what was begun with them must end too.
+const STORAGE_MAX: Duration = Duration::from_secs(3);
