@@ -96,7 +96,8 @@ impl Sim {
         let mut last = None;
         for _ in 0..4 {
             last = self.ask(node, request.clone(), Duration::from_secs(2));
-            if last.as_ref().is_some_and(|answer| answer.as_ref().map_or_else(|error| !error.is_retryable(), |_| true)) {
+            if last.as_ref().is_some_and(|answer| answer.as_ref().map_or_else(|error| !error.is_retryable(), |_| true))
+            {
                 return last;
             }
         }
@@ -139,7 +140,11 @@ impl Sim {
     fn read_everything(&mut self) -> Option<Vec<Object>> {
         let mut objects = Vec::new();
         for key in 0..self.history.keys.len() {
-            let get = Get { place: self.history.keys[key].place.clone(), r: Some(self.history.space_of(key).n), min_ctx: None };
+            let get = Get {
+                place: self.history.keys[key].place.clone(),
+                r: Some(self.history.space_of(key).n),
+                min_ctx: None,
+            };
             let floor = self.history.floor(key, get.r);
             let got = self.read_patiently(&get)?;
             objects.push(self.history.got(&mut self.world, key, (&get, &floor), &got));
@@ -202,8 +207,7 @@ impl Sim {
     /// Scans show exactly what reads show.
     fn scan_everything(&mut self, objects: &[Object]) {
         for space in 0..self.history.spaces.len() {
-            let keys: Vec<usize> =
-                (0..objects.len()).filter(|key| self.history.keys[*key].space == space).collect();
+            let keys: Vec<usize> = (0..objects.len()).filter(|key| self.history.keys[*key].space == space).collect();
             let conflict = self.history.spaces[space].spec.conflict;
             let class = self.history.spaces[space].spec.class;
             let live = |key: &usize| objects[*key].view(conflict, WallTime(0)) != View::Absent;
@@ -217,7 +221,9 @@ impl Sim {
                 for row in rows {
                     let at = expected.iter().position(|key| {
                         let place = &self.history.keys[*key].place;
-                        place.key == row.key && place.collection == row.collection && objects[*key].encode() == row.object
+                        place.key == row.key
+                            && place.collection == row.collection
+                            && objects[*key].encode() == row.object
                     });
                     match at {
                         Some(at) => drop(expected.remove(at)),

@@ -94,7 +94,11 @@ pub(super) enum Fate {
 
 impl History {
     /// A keyspace exists: its keys can be used.
-    pub(super) fn add_space(&mut self, scenario: &Scenario, (name, id, spec): (KeyspaceName, KeyspaceId, KeyspaceSpec)) {
+    pub(super) fn add_space(
+        &mut self,
+        scenario: &Scenario,
+        (name, id, spec): (KeyspaceName, KeyspaceId, KeyspaceSpec),
+    ) {
         let n = spec.class.n.min(u8::try_from(scenario.nodes).expect("clusters are small"));
         let quorum = |asked: u8| if asked == 0 { n / 2 + 1 } else { asked.min(n) };
         let space = self.spaces.len();
@@ -143,7 +147,12 @@ impl History {
     }
 
     /// A write was acknowledged.
-    pub(super) fn written(&mut self, world: &mut World, (key, write, w): (usize, usize, Option<u8>), written: &Written) {
+    pub(super) fn written(
+        &mut self,
+        world: &mut World,
+        (key, write, w): (usize, usize, Option<u8>),
+        written: &Written,
+    ) {
         world.count("acks");
         let space = self.space_of(key);
         let (needed, weak) = (w.unwrap_or(space.w), w.is_some_and(|w| w < space.w));

@@ -23,7 +23,10 @@ pub(super) fn judge(world: &mut World, history: &History, key: usize, object: &O
     let mut wrong = Vec::new();
     for (acks, context) in &record.acked {
         if !object.context().covers_all(context) {
-            wrong.push(format!("lost what {acks} replicas had acknowledged: {context:?} is not in {:?}", object.context()));
+            wrong.push(format!(
+                "lost what {acks} replicas had acknowledged: {context:?} is not in {:?}",
+                object.context()
+            ));
         }
     }
     if !object.context().covers_all(&record.shown) {
@@ -164,7 +167,9 @@ fn items(standing: &[&Write], conflict: Conflict, view: &View) -> Option<String>
     let mut expected = BTreeSet::new();
     let mut candidates = Vec::new();
     for write in standing {
-        let Some(((dot, delta), located)) = write.bound.as_ref().zip(meaning(&write.operation).adds()) else { continue };
+        let Some(((dot, delta), located)) = write.bound.as_ref().zip(meaning(&write.operation).adds()) else {
+            continue;
+        };
         if conflict == Conflict::Lww && matches!(located.1, Item::Value(_)) {
             candidates.push(((delta.hlc_max(), *dot), located));
         } else if !removed(*dot, &located) {
@@ -237,7 +242,8 @@ fn counters(writes: &[Write], standing: &[&Write], view: &View) -> Option<String
     let carried = |write: &Write| {
         let Some((path, _, dot)) = addition(write) else { return false };
         let later = standing.iter().filter_map(|later| addition(later));
-        write.fate == Fate::Unknown && later.into_iter().any(|(p, _, d)| p == path && d.actor == dot.actor && d.n > dot.n)
+        write.fate == Fate::Unknown
+            && later.into_iter().any(|(p, _, d)| p == path && d.actor == dot.actor && d.n > dot.n)
     };
     let counts = |write: &&Write| standing.iter().any(|other| std::ptr::eq(*other, *write)) || carried(write);
     let mut sums: BTreeMap<(Vec<String>, Actor), (u64, u64)> = BTreeMap::new();
@@ -277,7 +283,8 @@ fn loose_set(key: &Key, view: &View) -> Option<String> {
     flatten(view, &[], &mut shown);
     for write in &key.writes {
         let Operation::SetAdd { element } = &write.operation else { continue };
-        let is_removal = |other: &&Write| matches!(&other.operation, Operation::SetRemove { element: e } if e == element);
+        let is_removal =
+            |other: &&Write| matches!(&other.operation, Operation::SetRemove { element: e } if e == element);
         let removed = |fate: Fate| key.writes.iter().filter(is_removal).any(|other| other.fate == fate);
         let is_there = shown.contains(&(Vec::new(), Item::Element(element.clone())));
         let may = write.fate != Fate::Refused && !removed(Fate::Applied);

@@ -62,7 +62,9 @@ impl Floors {
         let mut seen = Vec::new();
         for row in &page.rows {
             let place = |key: &crate::sim::history::Key| {
-                key.place.keyspace == scan.keyspace && key.place.collection == row.collection && key.place.key == row.key
+                key.place.keyspace == scan.keyspace
+                    && key.place.collection == row.collection
+                    && key.place.key == row.key
             };
             let Some(key) = history.keys.iter().position(place) else {
                 world.find("scan", format!("a key nobody wrote: {:?}", row.key));

@@ -50,11 +50,8 @@ impl Storage {
     /// When the node sees this completion, if it could at `earliest`.
     pub(super) fn done_at(&mut self, done: &StoreDone, earliest: Instant) -> Instant {
         let kind = kind(done);
-        let before = if kind == FAILED {
-            self.last_done.values().max().copied()
-        } else {
-            self.last_done.get(&kind).copied()
-        };
+        let before =
+            if kind == FAILED { self.last_done.values().max().copied() } else { self.last_done.get(&kind).copied() };
         let at = earliest.max(before.unwrap_or_default());
         self.last_done.insert(kind, at);
         at
@@ -84,7 +81,9 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::Leased(leases) => format!("leased {leases:?}"),
         StoreDone::Persisted { ticket } => format!("persisted {}", ticket.0),
         StoreDone::Failed(failure) => format!("failed {failure}"),
-        StoreDone::Reopened(recovered) => format!("reopened {} {}", recovered.replay_from.0, recovered.memtable.last().0),
+        StoreDone::Reopened(recovered) => {
+            format!("reopened {} {}", recovered.replay_from.0, recovered.memtable.last().0)
+        }
     }
 }
 
