@@ -211,8 +211,8 @@ impl Session {
     /// Closes a bound operation, and says what may be reported: what was closed as anything but refused before is never
     /// refused afterwards.
     pub fn verdict(&mut self, dot: Dot, verdict: Verdict) -> Verdict {
-        let own = dot.actor == self.grant.actor;
-        let Some(open) = self.open.remove(&dot.n).filter(|_| own) else {
+        let open = if dot.actor == self.grant.actor { self.open.remove(&dot.n) } else { None };
+        let Some(open) = open else {
             return if verdict == Verdict::Refused { Verdict::Unknown } else { verdict };
         };
         if open.counting {

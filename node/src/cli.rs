@@ -31,6 +31,7 @@ mod session_file;
 mod signals;
 mod target;
 mod typed;
+mod unknown;
 mod value;
 
 use std::process::ExitCode;
@@ -92,6 +93,8 @@ enum Command {
     Import(import::Args),
     /// Print every record of a keyspace as NDJSON.
     Export(export::Args),
+    /// Send again what earlier commands had an unknown outcome of; it counts once.
+    Repeat,
     /// Print what a node says of itself and of the others.
     Status,
     /// Print which node holds how much of a keyspace.
@@ -163,6 +166,7 @@ async fn dispatch(connect: Connect, command: Command, out: &mut Output) -> Resul
         Command::Flag(command) => typed::flag(command, &connect, out).await,
         Command::Import(args) => import::run(args, &connect, out).await,
         Command::Export(args) => export::run(args, &connect, out).await,
+        Command::Repeat => unknown::repeat(&connect, out).await,
         Command::Status => inspect::status(&connect, out).await,
         Command::Ring(args) => locate::ring(args, &connect, out).await,
         Command::Locate(args) => locate::locate(args, &connect, out).await,

@@ -27,6 +27,7 @@ use shoal_protocol::peer::{PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use self::batch::Batch;
+pub(crate) use self::door::session_lives;
 use self::hedge::Hedge;
 use self::read::Read;
 use self::scan::ScanPages;

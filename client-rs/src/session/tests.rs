@@ -77,6 +77,17 @@ fn a_counter_operation_waits_for_the_verdict_on_the_one_before_it() {
 }
 
 #[test]
+fn a_verdict_on_another_sessions_operation_closes_none_of_its_own() {
+    let mut session = session();
+    let own = blind(&mut session, &place(1), &add(5)).unwrap();
+    let foreign = Dot { actor: Actor::session(10, 8), n: own.dot.n };
+    assert_eq!(session.verdict(foreign, Verdict::Refused), Verdict::Unknown);
+    assert_eq!(blind(&mut session, &place(1), &add(2)), Err(BindError::EarlierOpen), "its own still has no verdict");
+    assert_eq!(session.verdict(own.dot, Verdict::Applied), Verdict::Applied);
+    assert!(blind(&mut session, &place(1), &add(2)).is_ok());
+}
+
+#[test]
 fn a_refused_addition_leaves_the_total_and_the_next_prev_skips_it() {
     let mut session = session();
     let first = blind(&mut session, &place(1), &add(5)).unwrap();

@@ -3,7 +3,8 @@
 //! Shape: so many clients, each asking anew when it is answered, for rounds of puts and gets in turn, so that what slows the
 //! machine down meets both. A phase ends after `--count` operations or `--seconds`, whichever comes first.
 //! Units: latencies in µs; CPU in µs per operation, of this process and, where they run on this machine, of all nodes
-//! together; bytes per operation that the nodes handed to `write`, and that crossed the loopback interface.
+//! together; bytes per operation that the nodes handed to `write`, and that crossed the loopback interface; allocations of
+//! all nodes together per operation.
 
 mod report;
 mod usage;
@@ -78,7 +79,7 @@ struct Measured {
 }
 
 pub(super) async fn run(args: Args, connect: &Connect, out: &mut Output) -> Result<(), Failure> {
-    let pids = pids(&args)?;
+    let nodes = Nodes { pids: pids(&args)?, clients: node_clients(connect).await? };
     let mut keys = Vec::new();
     for _ in 0..args.connections {
         keys.push(keys_of(&connect.open().await?, &args).await?);
@@ -89,11 +90,18 @@ pub(super) async fn run(args: Args, connect: &Connect, out: &mut Output) -> Resu
     for round in 0..args.rounds {
         for (kind, measured) in [(Kind::Put, &mut put), (Kind::Get, &mut get)] {
             bar.set_message(format!("round {} of {}: {}", round + 1, args.rounds, kind.name()));
-            measured.phase(kind, &keys, &args, &pids).await?;
+            measured.phase(kind, &keys, &args, &nodes).await?;
         }
     }
     bar.finish_and_clear();
-    report::print(&args, &pids, &[(Kind::Put, &put), (Kind::Get, &get)], out)
+    report::print(&args, &nodes.pids, &[(Kind::Put, &put), (Kind::Get, &get)], out)
+}
+
+/// The nodes of this machine, where they are known.
+struct Nodes {
+    pids: Vec<u32>,
+    /// One client each, which asks that node alone.
+    clients: Vec<Client>,
 }
 
 impl Kind {
@@ -118,9 +126,9 @@ impl Measured {
         })
     }
 
-    async fn phase(&mut self, kind: Kind, keys: &[Vec<Key>], args: &Args, pids: &[u32]) -> Result<(), Failure> {
+    async fn phase(&mut self, kind: Kind, keys: &[Vec<Key>], args: &Args, nodes: &Nodes) -> Result<(), Failure> {
         let left = Cell::new(args.count);
-        let before = Usage::now(pids)?;
+        let before = Usage::now(&nodes.pids, &nodes.clients).await?;
         let start = Instant::now();
         let clients = (0..args.clients).map(|client| {
             let keys = &keys[client as usize % keys.len()];
@@ -128,7 +136,7 @@ impl Measured {
         });
         let done = join_all(clients.collect::<Vec<_>>()).await;
         let time = start.elapsed();
-        self.usage.add(&Usage::now(pids)?.since(&before));
+        self.usage.add(&Usage::now(&nodes.pids, &nodes.clients).await?.since(&before));
         let mut count = 0;
         for (latencies, errors) in done {
             count += latencies.len();
@@ -218,6 +226,16 @@ fn pids(args: &Args) -> Result<Vec<u32>, Failure> {
     }
     let dev = DevInfo::read(DEV_DIR_DEFAULT.as_ref())?;
     Ok(dev.map_or_else(Vec::new, |dev| dev.nodes.iter().map(|node| node.pid).collect()))
+}
+
+async fn node_clients(connect: &Connect) -> Result<Vec<Client>, Failure> {
+    let Some(dev) = DevInfo::read(DEV_DIR_DEFAULT.as_ref())? else { return Ok(Vec::new()) };
+    let ca = connect.url()?.ca;
+    let clients = dev
+        .nodes
+        .iter()
+        .map(async |node| Client::builder().unrouted().connect(&format!("shoal://{}/?ca={ca}", node.address)).await);
+    Ok(try_join_all(clients).await?)
 }
 
 /// A minute: no request takes longer.

@@ -15,12 +15,13 @@ use shoal_protocol::address::Address;
 
 use super::failure::{CONFIG, Failure};
 use super::session_file::{SessionFile, state_dir};
+use super::unknown::Unknowns;
 
 /// Which cluster, and how.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(super) struct Connect {
-    /// Where the cluster is: shoal://HOST[:PORT][,HOST...]/?ca=sha256:... [default: the `shoal dev` of this directory].
+    /// Where the cluster is: shoal://HOST:PORT,HOST:PORT/?ca=sha256:... [default: the `shoal dev` of this directory].
     #[arg(long, global = true, env = "SHOAL_URL", value_name = "URL")]
     url: Option<String>,
     /// Ask this node and no other, instead of those of the URL.
@@ -82,13 +83,28 @@ impl Connect {
         if let Some(session) = client.suspend() {
             file.put_back(&session)?;
         }
-        result
+        match result {
+            Err(failure) => Err(remember(&url, failure)),
+            Ok(done) => Ok(done),
+        }
     }
 
     fn builder(&self) -> shoal_client::Builder {
         let builder = Client::builder().deadline(self.timeout).software(SOFTWARE);
         let builder = if self.via.is_some() { builder.unrouted() } else { builder };
         if self.sessionless { builder.sessionless() } else { builder }
+    }
+}
+
+/// Keeps what may have been applied, so that it can be sent again and counts once.
+fn remember(url: &ClusterUrl, failure: Failure) -> Failure {
+    let Some(operation) = failure.operation() else { return failure };
+    let kept = state_dir().and_then(|dir| Unknowns::open(&dir, &url.ca)?.add(operation));
+    match kept {
+        Ok(()) => {
+            failure.hint("`shoal repeat` sends it again, and it counts once; this command again is a new operation")
+        }
+        Err(error) => failure.hint(format_args!("it cannot be kept for `shoal repeat`: {error}")),
     }
 }
 

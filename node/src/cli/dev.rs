@@ -59,7 +59,7 @@ struct Dev {
 pub(super) async fn run(args: Args, out: &mut Output) -> Result<(), Failure> {
     let addresses = addresses(&args)?;
     let directory = Directory::open(&args.data_dir, args.nodes)?;
-    free(&addresses)?;
+    free(&addresses, directory.was_abandoned()).await?;
     let children = addresses
         .iter()
         .enumerate()
@@ -74,7 +74,8 @@ pub(super) async fn run(args: Args, out: &mut Output) -> Result<(), Failure> {
     };
     let run = match started {
         Ok(Some(url)) => {
-            greeting::print(&dev.directory, &dev.info(url), out)?;
+            // Whoever wanted to read it may have gone; the cluster runs all the same.
+            let _ = greeting::print(&dev.directory, &dev.info(url), out);
             dev.watch(stop.as_mut()).await
         }
         Ok(None) => Ok(()),
@@ -214,16 +215,24 @@ fn addresses(args: &Args) -> Result<Vec<SocketAddr>, Failure> {
     Ok((args.port_base..=last).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port))).collect())
 }
 
-/// Fails with the first port that somebody else has, before anything is started.
-fn free(addresses: &[SocketAddr]) -> Result<(), Failure> {
-    addresses.iter().try_for_each(|address| match UdpSocket::bind(address) {
-        Ok(_released) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            Err(Failure::new(PORT_IN_USE, format!("UDP port {} is in use on {}", address.port(), address.ip()))
-                .hint("stop who uses it, or choose other ports with --port-base"))
+/// Fails with the first port that somebody else has, before anything is started. The nodes of a `shoal dev` that was killed
+/// are waited for: they are about to end.
+async fn free(addresses: &[SocketAddr], was_abandoned: bool) -> Result<(), Failure> {
+    let deadline = Instant::now() + if was_abandoned { STOP_WITHIN } else { Duration::ZERO };
+    for address in addresses {
+        while let Err(error) = UdpSocket::bind(address) {
+            if error.kind() != std::io::ErrorKind::AddrInUse {
+                return Err(Failure::new(LISTEN, format!("cannot listen on {address}: {error}")));
+            }
+            if Instant::now() >= deadline {
+                let (ip, port) = (address.ip(), address.port());
+                return Err(Failure::new(PORT_IN_USE, format!("UDP port {port} is in use on {ip}"))
+                    .hint("stop who uses it, or choose other ports with --port-base"));
+            }
+            sleep(POLL_EVERY).await;
         }
-        Err(error) => Err(Failure::new(LISTEN, format!("cannot listen on {address}: {error}"))),
-    })
+    }
+    Ok(())
 }
 
 fn restart(text: &str) -> Result<Restart, String> {

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use shoal_client::BoundOperation;
 use shoal_protocol::address::{Address, AddressError};
 
 use super::output::note;
@@ -20,6 +21,8 @@ pub(super) struct Failure {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    /// What may have been applied, and can be sent again.
+    operation: Option<Box<BoundOperation>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ enum Kind {
 
 impl Failure {
     pub(super) fn new((code, exit): (&'static str, u8), message: impl fmt::Display) -> Self {
-        Self { kind: Kind::Coded { code, exit }, message: message.to_string(), hint: None }
+        Self { kind: Kind::Coded { code, exit }, message: message.to_string(), hint: None, operation: None }
     }
 
     pub(super) fn usage(message: impl fmt::Display) -> Self {
@@ -52,6 +55,11 @@ impl Failure {
 
     pub(super) fn hint(self, hint: impl fmt::Display) -> Self {
         Self { hint: Some(hint.to_string()), ..self }
+    }
+
+    /// The operation of an unknown outcome.
+    pub(super) fn operation(&self) -> Option<&BoundOperation> {
+        self.operation.as_deref()
     }
 
     /// Says it on standard error.
@@ -82,7 +90,8 @@ impl fmt::Display for Failure {
 
 impl From<shoal_client::Error> for Failure {
     fn from(error: shoal_client::Error) -> Self {
-        let failure = Self::new((error.code(), error.exit_code()), &error);
+        let operation = error.operation().cloned().map(Box::new);
+        let failure = Self { operation, ..Self::new((error.code(), error.exit_code()), &error) };
         match error.code() {
             "unknown" => failure.hint("read before you repeat it: running the command again is a new operation"),
             "unknown_keyspace" => failure.hint("`shoal keyspace list` shows what there is"),
@@ -101,7 +110,7 @@ impl From<AddressError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self { kind: Kind::ReaderGone, message: String::new(), hint: None };
+            return Self { kind: Kind::ReaderGone, message: String::new(), hint: None, operation: None };
         }
         Self::new(IO, error)
     }

@@ -52,7 +52,7 @@ pub(super) struct Args {
     /// The collection of records that name none.
     #[arg(long, value_name = "NAME")]
     collection: Option<String>,
-    /// Stop at the first line that cannot be imported.
+    /// Stop at the first line that cannot be imported. Some lines behind it may have been by then.
     #[arg(long)]
     strict: bool,
     /// Where to remember how far it came [default: for a file, by its content, beside the stored sessions].

@@ -51,7 +51,7 @@ pub(super) async fn connect_info(source: Source, connect: &Connect, out: &mut Ou
             members.filter_map(|member| member.endpoint.addresses.into_iter().next()).collect();
         if addresses.is_empty() { known } else { ClusterUrl { addresses, ca: known.ca } }
     } else {
-        url_of(&source.resolve()?)?
+        configured(source)?
     };
     if out.is_json() {
         out.document(&json!({ "url": url.to_string(), "addresses": url.addresses, "ca": url.ca.to_string() }))
@@ -66,7 +66,14 @@ fn url(source: Source, connect: &Connect) -> Result<ClusterUrl, Failure> {
     if !source.names_a_file() && connect.names_a_cluster() {
         return connect.url();
     }
-    url_of(&source.resolve()?)
+    configured(source)
+}
+
+fn configured(source: Source) -> Result<ClusterUrl, Failure> {
+    let config = source.resolve();
+    url_of(
+        &config.map_err(|failure| failure.hint("name a cluster with --url or SHOAL_URL, or a server with --config"))?,
+    )
 }
 
 fn members(status: &Status) -> Vec<Vec<String>> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use shoal_client::Client;
 use shoal_protocol::address::{Address, KeyspaceName};
-use shoal_protocol::client::{KeyspaceLayout, Routes};
+use shoal_protocol::client::Routes;
 use shoal_protocol::id::NodeId;
 
 use super::connect::{Connect, address};
@@ -70,11 +70,8 @@ pub(super) async fn locate(args: LocateArgs, connect: &Connect, out: &mut Output
     let client = connect.open().await?;
     let keyspace = client.keyspace(args.address.keyspace.as_str()).await?;
     let info = keyspace.info();
-    let wants_collection = info.spec.layout == KeyspaceLayout::Collection;
-    if wants_collection == args.address.collection.is_empty() {
-        let parts = if wants_collection { "KEYSPACE/COLLECTION/KEY" } else { "KEYSPACE/KEY" };
-        return Err(Failure::usage(format!("an address in `{}` is {parts}", info.name)));
-    }
+    // Checks that the address fits the keyspace's layout.
+    client.key(&args.address).await?;
     let class = info.spec.class;
     let routes = client.routes(class).await?;
     let alive = liveness(&client).await?;

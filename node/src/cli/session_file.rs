@@ -26,8 +26,7 @@ impl SessionFile {
     /// The first free slot for the cluster with this CA; `None` when all are in use.
     pub(super) fn take(dir: &Path, ca: &CaPin) -> Result<Option<Self>, Failure> {
         std::fs::create_dir_all(dir).map_err(|error| Failure::file(dir, &error))?;
-        let pin = ca.to_string();
-        let pin = pin.trim_start_matches("sha256:").get(..PIN_DIGITS).unwrap_or("cluster");
+        let pin = short(ca);
         for slot in 0..SLOTS {
             let path = dir.join(format!("{pin}-{slot}.lock"));
             let lock = private(OpenOptions::new().create(true).truncate(false).write(true)).open(&path);
@@ -54,6 +53,11 @@ impl SessionFile {
     pub(super) fn put_back(&self, session: &StoredSession) -> Result<(), Failure> {
         replace(&self.path, &session.encode()).map_err(|error| Failure::file(&self.path, &error))
     }
+}
+
+/// A cluster's name in the names of files.
+pub(super) fn short(ca: &CaPin) -> String {
+    ca.0.iter().take(PIN_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where this user's sessions and imports are kept.
@@ -95,7 +99,7 @@ fn withdraw(path: &Path) -> io::Result<Option<StoredSession>> {
 /// Commands of one user at the same time; more take sessions that are not kept.
 const SLOTS: usize = 16;
 /// Enough to tell clusters apart.
-const PIN_DIGITS: usize = 16;
+const PIN_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {

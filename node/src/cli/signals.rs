@@ -6,14 +6,10 @@ use std::io;
 #[cfg(unix)]
 pub(super) async fn stop_ordered() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let mut signals = kinds.into_iter().map(signal).collect::<io::Result<Vec<_>>>()?;
+    let any = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures_util::future::select_all(any).await;
     Ok(())
 }
 

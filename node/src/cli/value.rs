@@ -104,10 +104,12 @@ fn compact_json(text: &str) -> Result<String, Failure> {
 pub(super) fn plain(value: &Value) -> String {
     match &value.content_type {
         ContentType::Json => String::from_utf8_lossy(&value.bytes).into_owned(),
-        other => match (other.name().starts_with("text/"), str::from_utf8(&value.bytes)) {
-            (true, Ok(text)) => text.to_owned(),
-            _ => format!("{{\"base64\":\"{}\"}}", STANDARD.encode(&value.bytes)),
-        },
+        other @ (ContentType::Bytes | ContentType::MessagePack | ContentType::Other(_)) => {
+            match (other.name().starts_with("text/"), str::from_utf8(&value.bytes)) {
+                (true, Ok(text)) => text.to_owned(),
+                _ => format!("{{\"base64\":\"{}\"}}", STANDARD.encode(&value.bytes)),
+            }
+        }
     }
 }
 

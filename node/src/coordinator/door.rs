@@ -92,8 +92,8 @@ pub(crate) fn delta(
     Ok(delta)
 }
 
-/// A session may be used for `ACCEPT_GRACE_DAYS` after its last minting day.
-fn session_lives(session: Actor, wall: WallTime) -> Result<(), RequestError> {
+/// What a session minted is taken for `ACCEPT_GRACE_DAYS` after its last minting day.
+pub(crate) fn session_lives(session: Actor, wall: WallTime) -> Result<(), RequestError> {
     match session.expiry_day() {
         Some(day) if wall.day() <= u64::from(day) + ACCEPT_GRACE_DAYS => Ok(()),
         Some(_) | None => Err(RequestError::SessionExpired),

@@ -1,7 +1,7 @@
 //! Golden traces of the coordinator: what it asks, of whom, and what it answers, as text to be read in a diff.
 
 use shoal_protocol::address::{KeyspaceName, Place};
-use shoal_protocol::causality::{ContextKey, Dot};
+use shoal_protocol::causality::{Context, ContextKey, Dot, EncodedContext};
 use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
 use shoal_protocol::id::{Class, RefillCount};
 use shoal_protocol::layout::{Intent, Layout, NodeRole};
@@ -251,4 +251,44 @@ fn a_batch_answers_once_with_every_verdict() {
     assert_eq!(scene.trace.matches("answer 9").count(), 1);
     assert!(scene.trace.contains("TooFewNodes { asked: 4, nodes: 3 }"));
     assert_eq!(scene.coordinator.in_flight(), 0);
+}
+
+/// The codes with which this is refused; nothing may be asked of any replica.
+fn refused(request: ClientRequest) -> String {
+    let mut scene = Scene::new();
+    scene.start(request);
+    assert!(scene.asks.is_empty(), "{}", scene.trace);
+    scene.trace.trim_start_matches("answer 9 ").split(':').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn bad_contexts_and_forged_deltas_stop_at_the_door() {
+    let scene = Scene::new();
+    let seen = put(1).context().clone();
+    let elsewhere = Place { key: "other".into(), ..place() };
+    let foreign = EncodedContext::seal(&scene.keys, &elsewhere, &seen);
+    let unknown_key = ContextKeys(vec![ContextKey { id: 9, key: [9; 32] }]);
+    let made_up = EncodedContext::seal(&unknown_key, &place(), &seen);
+    let reading = |context| ClientRequest::Get(Get { place: place(), r: None, min_ctx: Some(context) });
+    assert_eq!(refused(reading(foreign)), "context_mismatch");
+    assert_eq!(refused(reading(made_up)), "context_invalid");
+
+    let other = Actor::session(20_000, 2);
+    let covers_other = |contexts| {
+        let mut context = Context::default();
+        context.insert_range(other, 0, 7);
+        let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
+        let delta = bind(&Operation::Delete, &mint, &Object::of_context(context)).unwrap().encode();
+        ClientRequest::Write(client::Write { place: place(), delta, contexts, w: None })
+    };
+    assert_eq!(refused(covers_other(Vec::new())), "forged_context");
+    let mint = Mint { dot: Dot { actor: other, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
+    let delta = bind(&Operation::Enable, &mint, &Object::default()).unwrap().encode();
+    let write = |delta| ClientRequest::Write(client::Write { place: place(), delta, contexts: Vec::new(), w: None });
+    assert_eq!(refused(write(delta)), "foreign_session");
+    let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(u64::MAX), total: None };
+    let operation = Operation::AddSibling { value: Value::json("1") };
+    let delta = bind(&operation, &mint, &Object::default()).unwrap().encode();
+    assert_eq!(refused(write(delta)), "clock_skew");
+    assert_eq!(refused(write("no delta".into())), "bad_request");
 }

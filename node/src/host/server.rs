@@ -353,6 +353,7 @@ fn node_config(
         seeds: config.seeds,
         found_alone: config.found_alone,
         boot_nonce,
+        allocations: super::ALLOCATIONS.get().copied(),
         limits: NodeLimits::default(),
     }
 }

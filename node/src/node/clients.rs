@@ -11,17 +11,17 @@ use shoal_protocol::client::{
 };
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, KeyspaceId};
-use shoal_protocol::time::{Now, WallTime};
+use shoal_protocol::time::Now;
 
 use super::{ClientTag, Effect, Node};
-use crate::coordinator::Call;
+use crate::coordinator::{Call, session_lives};
 use crate::system::SessionKey;
 
 impl Node {
     /// Answers a client's hello: confirms its session, or grants a fresh one when it brings none.
     ///
     /// # Errors
-    /// No common version; a session of another cluster or past its last minting day; not serving yet.
+    /// No common version; a session of another cluster or past the days in which what it minted is taken; not serving yet.
     pub fn welcome(&mut self, now: Now, hello: &ClientHello) -> Result<Welcome, RequestError> {
         let (low, high) = (hello.versions.0.max(PROTOCOL_VERSIONS.0), hello.versions.1.min(PROTOCOL_VERSIONS.1));
         if low > high {
@@ -38,8 +38,8 @@ impl Node {
         };
         let session = match hello.session {
             Some(grant) if grant.mac != mac(&key, grant.actor) => return Err(RequestError::SessionExpired),
-            Some(grant) if !may_mint(grant.actor, now.wall) => return Err(RequestError::SessionExpired),
-            Some(grant) => grant,
+            // Past its last minting day a session still repeats what it bound before.
+            Some(grant) => session_lives(grant.actor, now.wall).map(|()| grant)?,
             None => {
                 let last_day = now.wall.day() + MINT_WINDOW_DAYS;
                 let actor = Actor::session(u16::try_from(last_day).unwrap_or(u16::MAX), self.rng.next_u64());
@@ -141,10 +141,6 @@ fn keyspaces(request: &ClientRequest) -> Vec<KeyspaceId> {
 fn mac(key: &SessionKey, actor: Actor) -> [u8; 16] {
     let hash = blake3::keyed_hash(&key.0, &actor.0.to_be_bytes());
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
-fn may_mint(session: Actor, wall: WallTime) -> bool {
-    session.expiry_day().is_some_and(|day| wall.day() <= u64::from(day))
 }
 
 /// Days a fresh session may mint (DESIGN §4, Actors).

@@ -32,6 +32,8 @@ pub struct NodeConfig {
     pub found_alone: bool,
     /// Random per process start.
     pub boot_nonce: u64,
+    /// Reads how many allocations this process has made, where the host can tell: a figure of the status, nothing more.
+    pub allocations: Option<fn() -> u64>,
     /// Bounds.
     pub limits: NodeLimits,
 }

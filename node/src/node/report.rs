@@ -36,13 +36,21 @@ impl Node {
             serving: self.serving(),
             members: std::iter::once(me).chain(others).collect(),
             warnings: self.warnings(),
-            figures: vec![
-                ("requests_in_flight".into(), self.coordinator.in_flight() as u64),
-                ("replica_requests_waiting".into(), self.replica.waiting_count() as u64),
-                ("keyspaces".into(), self.system.keyspaces().len() as u64),
-                ("storage_pressure_percent".into(), (store.pressure() * 100.0) as u64),
-            ],
+            figures: self.figures(),
         }
+    }
+
+    fn figures(&self) -> Vec<(String, u64)> {
+        let store = self.replica.store();
+        let allocations = self.config.allocations.map(|read| ("allocations".to_owned(), read()));
+        let mut figures = vec![
+            ("requests_in_flight".into(), self.coordinator.in_flight() as u64),
+            ("replica_requests_waiting".into(), self.replica.waiting_count() as u64),
+            ("keyspaces".into(), self.system.keyspaces().len() as u64),
+            ("storage_pressure_percent".into(), (store.pressure() * 100.0) as u64),
+        ];
+        figures.extend(allocations);
+        figures
     }
 
     /// Who holds which partition of a class.

@@ -98,7 +98,7 @@ impl Sim {
             },
         };
         let deadline_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        match self.attempt(node, ClientAsk::Call(grant, ClientCall { deadline_ms, request }), wait)? {
+        match self.attempt(node, ClientAsk::Call(grant, Box::new(ClientCall { deadline_ms, request })), wait)? {
             Outcome::Answer(answer) => Some(answer),
             Outcome::Welcome(_) | Outcome::NotSent | Outcome::Lost => None,
         }
@@ -134,7 +134,7 @@ impl Sim {
             request: ClientRequest::CreateKeyspace { name: name.clone(), spec },
         };
         let nodes = self.world.nodes();
-        let attempts = [0, 1].map(|node| self.send(node % nodes, ClientAsk::Call(grant, call(&name))));
+        let attempts = [0, 1].map(|node| self.send(node % nodes, ClientAsk::Call(grant, Box::new(call(&name)))));
         self.run_for(Duration::from_millis(3_200));
         let mut made = Vec::new();
         for attempt in attempts {

@@ -107,7 +107,7 @@ pub enum ClientAsk {
     /// A fresh session.
     Hello,
     /// A request on a connection of this session.
-    Call(SessionGrant, ClientCall),
+    Call(SessionGrant, Box<ClientCall>),
 }
 
 /// How an attempt of a client ended.
@@ -369,6 +369,7 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         seeds,
         found_alone: scenario.nodes == 1,
         boot_nonce: 0,
+        allocations: None,
         limits: NodeLimits {
             objects: scenario.limits,
             storage: Budget { bytes: scenario.storage.budget_bytes },

@@ -26,7 +26,11 @@ const MACHINE_CRATES: &[&str] = &["tokio", "quinn", "quinn_proto", "rustls", "ge
 const MACHINE_MODULES: &[&str] = &["env", "fs", "net", "os", "process", "thread"];
 
 /// Where `select!` may stand, and why one cannot do without.
-const SELECTS: &[(&str, &str)] = &[("node/src/host/event_loop.rs", "the one place where a node waits")];
+const SELECTS: &[(&str, &str)] = &[
+    ("node/src/host/event_loop.rs", "the one place where a node waits"),
+    ("node/src/cli/server.rs", "a process waits for its node, for signals and for its parent"),
+    ("node/src/cli/dev.rs", "a parent waits for its children and for signals"),
+];
 
 pub(super) fn touches_the_machine_only_in_the_host(file: &File<'_>) -> Vec<Finding> {
     if TOUCHES_THE_MACHINE.iter().any(|place| file.path.starts_with(place)) {

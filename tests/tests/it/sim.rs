@@ -96,7 +96,11 @@ mutants! {
 }
 
 /// Seeds that broke a rule before a fix, and what they had found.
-const REGRESSIONS: &[(u64, &str)] = &[];
+const REGRESSIONS: &[(u64, &str)] = &[
+    (137, "the oracle took an lww value that a later context had replaced for the last write"),
+    (1_416, "a removal by context, minted where the element had not arrived, removed nothing and was acknowledged"),
+    (2_278, "an lww store dropped a loser in memory only and showed it again after a restart"),
+];
 
 /// What a few hundred histories must see.
 const MUST_HAPPEN: &[&str] = &[

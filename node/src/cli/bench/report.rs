@@ -30,6 +30,7 @@ pub(super) fn print(args: &Args, pids: &[u32], results: &[(Kind, &Measured)], ou
         "CLIENT CPU us",
         "NODES CPU us",
         "WRITTEN B",
+        "ALLOCS",
         "LOOPBACK B",
     ];
     let rows = results.iter().map(|(kind, measured)| {
@@ -48,6 +49,7 @@ pub(super) fn print(args: &Args, pids: &[u32], results: &[(Kind, &Measured)], ou
             format!("{:.1}", per_operation(usage.client_ns, measured) / 1e3),
             nodes(per_operation(usage.nodes_ns, measured) / 1e3),
             nodes(per_operation(usage.nodes_written, measured)),
+            nodes(per_operation(usage.nodes_allocations, measured)),
             format!("{:.0}", per_operation(usage.loopback, measured)),
         ]
     });
@@ -69,6 +71,7 @@ fn document(args: &Args, pids: &[u32], kind: Kind, measured: &Measured) -> Json 
         "client_cpu_us_per_op": per_operation(usage.client_ns, measured) / 1e3,
         "nodes_cpu_us_per_op": nodes(per_operation(usage.nodes_ns, measured) / 1e3),
         "nodes_written_bytes_per_op": nodes(per_operation(usage.nodes_written, measured)),
+        "nodes_allocations_per_op": nodes(per_operation(usage.nodes_allocations, measured)),
         "loopback_bytes_per_op": per_operation(usage.loopback, measured),
     })
 }

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::Path;
 
+use shoal_client::Client;
+
 use crate::cli::failure::Failure;
 
 /// Counters that only grow, or their growth.
@@ -18,18 +20,25 @@ pub(super) struct Usage {
     pub(super) nodes_ns: u64,
     /// The nodes together, bytes handed to write calls.
     pub(super) nodes_written: u64,
+    /// The nodes together, allocations as their status tells.
+    pub(super) nodes_allocations: u64,
     /// The machine, bytes over the loopback interface.
     pub(super) loopback: u64,
 }
 
 impl Usage {
-    pub(super) fn now(nodes: &[u32]) -> Result<Self, Failure> {
+    /// `pids` are the nodes' processes, `nodes` clients that each ask one node.
+    pub(super) async fn now(pids: &[u32], nodes: &[Client]) -> Result<Self, Failure> {
         let mut usage = Self {
             client_ns: cpu_ns("/proc/self".as_ref()).unwrap_or(0),
             loopback: loopback().unwrap_or(0),
             ..Self::default()
         };
-        for pid in nodes {
+        for node in nodes {
+            let figures = node.status().await?.figures;
+            usage.nodes_allocations += figures.iter().find(|(name, _)| name == "allocations").map_or(0, |(_, n)| *n);
+        }
+        for pid in pids {
             let process = format!("/proc/{pid}");
             let process = Path::new(&process);
             let missing = |error| Failure::file(process, &error);
@@ -44,6 +53,7 @@ impl Usage {
             client_ns: self.client_ns.saturating_sub(earlier.client_ns),
             nodes_ns: self.nodes_ns.saturating_sub(earlier.nodes_ns),
             nodes_written: self.nodes_written.saturating_sub(earlier.nodes_written),
+            nodes_allocations: self.nodes_allocations.saturating_sub(earlier.nodes_allocations),
             loopback: self.loopback.saturating_sub(earlier.loopback),
         }
     }
@@ -52,6 +62,7 @@ impl Usage {
         self.client_ns += more.client_ns;
         self.nodes_ns += more.nodes_ns;
         self.nodes_written += more.nodes_written;
+        self.nodes_allocations += more.nodes_allocations;
         self.loopback += more.loopback;
     }
 }
@@ -87,10 +98,10 @@ mod tests {
     use super::*;
 
     #[cfg(target_os = "linux")]
-    #[test]
-    fn this_process_has_used_something_and_a_process_that_is_not_there_is_said() {
-        let usage = Usage::now(&[std::process::id()]).unwrap();
+    #[tokio::test]
+    async fn this_process_has_used_something_and_a_process_that_is_not_there_is_said() {
+        let usage = Usage::now(&[std::process::id()], &[]).await.unwrap();
         assert!(usage.client_ns > 0 && usage.nodes_ns > 0);
-        assert_eq!(Usage::now(&[u32::MAX]).unwrap_err().code(), "io");
+        assert_eq!(Usage::now(&[u32::MAX], &[]).await.unwrap_err().code(), "io");
     }
 }

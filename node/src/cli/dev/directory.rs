@@ -71,6 +71,11 @@ impl Directory {
         replace(&path, &bytes).map_err(|error| Failure::file(&path, &error))
     }
 
+    /// Whether the last `shoal dev` here ended without stopping its nodes.
+    pub(super) fn was_abandoned(&self) -> bool {
+        DevInfo::path(&self.path).exists()
+    }
+
     /// Nothing runs any more.
     pub(super) fn withdraw(&self) {
         // It may not have been announced.

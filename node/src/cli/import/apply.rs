@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use shoal_client::session::{BindError, Intent, Observed, Session, Verdict};
-use shoal_client::{Batch, BatchAnswer, Client, Error, Key, Keyspace, Snapshot};
+use shoal_client::{Batch, BatchAnswer, BoundOperation, Client, Error, Key, Keyspace, Snapshot, StoredSession};
 use shoal_protocol::address::Place;
+use shoal_protocol::client::SessionGrant;
 use shoal_protocol::object::{Operation, View};
 use shoal_protocol::time::{Instant, Now};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::ledger::{CountId, Counted, Ledger, Progress};
@@ -41,6 +43,8 @@ pub(super) struct Applier<'a> {
     ledger: RefCell<Ledger>,
     /// Binds counter operations; no other session has to do with them.
     counting: RefCell<Option<Session>>,
+    /// Held by whoever takes another one.
+    renewing: Mutex<()>,
 }
 
 /// A line that is not yet done, and its key.
@@ -61,7 +65,14 @@ enum Tried {
 
 impl<'a> Applier<'a> {
     pub(super) fn new(connect: &'a Connect, client: Client, keyspace: Keyspace, ledger: Ledger) -> Self {
-        Self { connect, client, keyspace, ledger: RefCell::new(ledger), counting: RefCell::new(None) }
+        Self {
+            connect,
+            client,
+            keyspace,
+            ledger: RefCell::new(ledger),
+            counting: RefCell::new(None),
+            renewing: Mutex::default(),
+        }
     }
 
     /// For a moment: never held across an await.
@@ -211,7 +222,9 @@ impl<'a> Applier<'a> {
             let mut done = Vec::new();
             for ((at, id, bound), answer) in sending.into_iter().zip(answers) {
                 let verdict = if answer.is_ok() { Verdict::Applied } else { Verdict::Unknown };
-                if let Some(session) = self.counting.borrow_mut().as_mut() {
+                if let Some(session) =
+                    self.counting.borrow_mut().as_mut().filter(|session| session.grant() == bound.grant)
+                {
                     session.verdict(bound.dot, verdict);
                 }
                 match answer {
@@ -225,26 +238,35 @@ impl<'a> Applier<'a> {
     }
 
     /// Fixes a counter operation, in the session that all of them have. The inner error is the line's fault.
-    async fn bind(
-        &self,
-        place: &Place,
-        operation: &Operation,
-    ) -> Result<Result<shoal_client::BoundOperation, String>, Failure> {
+    async fn bind(&self, place: &Place, operation: &Operation) -> Result<Result<BoundOperation, String>, Failure> {
         let now = Now { instant: Instant::default(), wall: wall() };
         let (spec, observed) = (&self.keyspace.info().spec, &Observed::default());
         for _ in 0..SESSIONS_TRIED {
+            let mut over = None;
             if let Some(session) = self.counting.borrow_mut().as_mut() {
                 let intent = Intent { place, spec, operation, observed, w: None };
                 match session.bind(now, &intent) {
                     Ok(bound) => return Ok(Ok(bound)),
-                    Err(BindError::SessionOver) => {}
+                    // Past its last day, or without room for another total.
+                    Err(BindError::SessionOver) => over = Some(session.grant()),
                     Err(error) => return Ok(Err(error.to_string())),
                 }
             }
-            let stored = self.connect.open().await?.suspend();
-            *self.counting.borrow_mut() = stored.map(shoal_client::StoredSession::resume);
+            self.renew(over).await?;
         }
         Ok(Err("no session to count with".into()))
+    }
+
+    /// Takes another session to count with, unless another chunk has just done so: of two that replace each other, the
+    /// first would never learn of its operations' verdicts.
+    async fn renew(&self, over: Option<SessionGrant>) -> Result<(), Failure> {
+        let _renewing = self.renewing.lock().await;
+        if self.counting.borrow().as_ref().map(Session::grant) != over {
+            return Ok(());
+        }
+        let stored = self.connect.open().await?.suspend();
+        *self.counting.borrow_mut() = stored.map(StoredSession::resume);
+        Ok(())
     }
 }
 

@@ -1,3 +1,5 @@
+//! Records and their lines: golden forms, what is refused, and that nothing gets lost on the way.
+
 use proptest::prelude::*;
 
 use super::*;

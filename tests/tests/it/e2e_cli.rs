@@ -1,0 +1,11 @@
+//! The command line from outside: the real binary, real processes, their output and exit codes.
+//!
+//! The program under test is the `shoal` beside this test binary: `scripts/test` builds all binaries of the workspace first
+//! (`cargo test -p shoal-tests` alone does not; `cargo build` does). Nothing sleeps: what takes time is asked for again
+//! until it is so, and a test that hangs is ended by the test runner.
+
+mod data;
+mod import;
+mod life;
+mod program;
+mod refusals;
