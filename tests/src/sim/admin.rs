@@ -38,6 +38,11 @@ impl Admin {
     pub(super) fn answered(&mut self, attempt: u64, outcome: Outcome) {
         self.inbox.insert(attempt, outcome);
     }
+
+    /// The next question asks for a session first.
+    pub(super) fn forget_session(&mut self) {
+        self.grant = None;
+    }
 }
 
 impl Sim {

@@ -11,11 +11,10 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use shoal_client::retry::{Attempts, End, GiveUp, Repeat, RetryBudget, Step};
-use shoal_client::session::{self, BindError, BoundOperation, Observed, Session, Verdict};
-use shoal_protocol::causality::EncodedContext;
-use shoal_protocol::client::{ClientCall, ClientRequest, ClientResponse, Get, Operate, Scan};
-use shoal_protocol::error::RequestError;
+use shoal_client::retry::{Attempts, End, Repeat, RetryBudget, Step};
+use shoal_client::session::{self, BindError, BoundOperation, Observed, Session};
+use shoal_protocol::causality::{Context, EncodedContext};
+use shoal_protocol::client::{ClientCall, ClientRequest, Get, Operate, Scan};
 use shoal_protocol::id::Actor;
 use shoal_protocol::object::{Object, Operation, View};
 use shoal_protocol::time::Now;
@@ -25,7 +24,6 @@ use self::verdict::judge;
 use super::history::{Fate, History, Write};
 use super::mutant::Mutant;
 use super::world::{ClientAsk, Outcome, Wake, World, client_clock};
-use shoal_protocol::causality::Context;
 
 /// One client.
 #[derive(Debug)]

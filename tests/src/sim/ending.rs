@@ -6,17 +6,14 @@
 
 use std::time::Duration;
 
-use shoal_protocol::address::{KeyspaceName, Place};
-use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, KeyspaceSpec, Operate, Row, Scan, ScanScope};
+use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Row, Scan, ScanScope};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::Class;
-use shoal_protocol::object::{Object, Operation, View};
+use shoal_protocol::object::{Object, View};
 use shoal_protocol::peer::{PeerResponse, Refusal};
 use shoal_protocol::time::WallTime;
 
 use super::client::Client;
 use super::faults::Act;
-use super::scenario::COLLECTION;
 use super::{Sim, oracle};
 
 impl Sim {
@@ -51,58 +48,6 @@ impl Sim {
             self.lose_power(&held);
         }
         self.world.inspect();
-    }
-
-    /// Two of three nodes are well, the third never comes back: what needs two goes on. (Faults that all end never show a
-    /// system that waits for ever; notes/reliability.md §1, VOPR.)
-    fn demand_progress_of_two(&mut self) {
-        self.world.count("lasting faults");
-        self.calm();
-        self.run_for(Duration::from_millis(500));
-        let third = self.world.dice.index(3);
-        let (to, from) = ([0, 1, 2].map(|node| (node, third)), [0, 1, 2].map(|node| (third, node)));
-        match self.world.dice.index(4) {
-            0 => self.world.act(Act::Crash(third)),
-            1 => self.world.act(Act::Stop([to, from].concat())),
-            2 => self.world.act(Act::Stop(to.to_vec())),
-            _ => self.world.act(Act::Stop(from.to_vec())),
-        }
-        self.run_for(Duration::from_secs(8));
-        let name = KeyspaceName::new("lasting").expect("a name");
-        let spec = KeyspaceSpec { class: Class { n: 3, r: 0, w: 0 }, ..self.scenario.keyspaces[0].1 };
-        let well = [(third + 1) % 3, (third + 2) % 3];
-        for node in well {
-            let made = self.insist(node, &ClientRequest::CreateKeyspace { name: name.clone(), spec });
-            let info = match made {
-                Some(Ok(ClientResponse::Keyspace(info))) => info,
-                Some(Err(RequestError::KeyspaceExists { .. })) => {
-                    match self.insist(node, &ClientRequest::ShowKeyspace { name: name.clone() }) {
-                        Some(Ok(ClientResponse::Keyspace(info))) => info,
-                        _ => return,
-                    }
-                }
-                _ => return,
-            };
-            let place = Place { keyspace: info.id, collection: COLLECTION.into(), key: "key".into() };
-            let operation = Operation::CounterAdd { by: 1 };
-            let operate = Operate { place: place.clone(), operation, context: None, w: None };
-            self.insist(node, &ClientRequest::Operate(operate));
-            self.insist(node, &ClientRequest::Get(Get { place, r: None, min_ctx: None }));
-        }
-    }
-
-    /// Asks until there is an answer that another try would not change; a finding if there is none.
-    fn insist(&mut self, node: usize, request: &ClientRequest) -> Option<Result<ClientResponse, RequestError>> {
-        let mut last = None;
-        for _ in 0..4 {
-            last = self.ask(node, request.clone(), Duration::from_secs(2));
-            if last.as_ref().is_some_and(|answer| answer.as_ref().map_or_else(|error| !error.is_retryable(), |_| true))
-            {
-                return last;
-            }
-        }
-        self.world.find("progress", format!("two nodes of three do not suffice for {request:?}: {last:?}"));
-        None
     }
 
     fn wait_until_serving(&mut self) -> bool {

@@ -93,6 +93,7 @@ mutants! {
     taking_admission_for_an_ack_is_seen: AdmittedIsAck;
     answering_twice_is_seen: AnswerTwice;
     never_answering_is_seen: NeverAnswer;
+    waiting_for_a_node_that_stays_away_is_seen: WaitForAll;
 }
 
 /// Seeds that broke a rule before a fix, and what they had found.
@@ -120,6 +121,12 @@ const MUST_HAPPEN: &[&str] = &[
     "opens failed",
     "rivals",
     "drops",
+    "third dead",
+    "third apart",
+    "third deaf",
+    "third mute",
+    "third's disk hangs",
+    "third's disk is full",
     "fault split",
     "fault bridge",
     "fault one-way",

@@ -206,8 +206,8 @@ impl World {
     }
 
     fn plan_storage(&mut self, node: usize, after_us: (u64, u64), step: StorageStep) {
-        let slow = if self.calm { 1 } else { self.hosts[node].slow_disk };
-        let at = self.now + (self.dice.micros(after_us) * slow).min(STORAGE_MAX);
+        let time = self.dice.micros(after_us).saturating_mul(self.hosts[node].slow_disk);
+        let at = self.now + time.min(STORAGE_MAX);
         let boot = self.hosts[node].boot;
         self.agenda.plan(at, Event::Storage { node, boot, step });
     }
