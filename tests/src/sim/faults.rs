@@ -20,6 +20,8 @@ pub enum Act {
     SlowNode(usize, u32),
     /// A machine loses power.
     Crash(usize),
+    /// A machine loses power and stays off.
+    Lose(usize),
     /// A process stops in good order.
     Halt(usize),
     /// A machine starts.

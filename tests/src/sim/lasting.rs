@@ -48,7 +48,7 @@ impl Sim {
         let nodes = [0, 1, 2];
         let (to, from) = (nodes.map(|node| (node, third)), nodes.map(|node| (third, node)));
         let (what, act) = match self.world.dice.index(6) {
-            0 => ("third dead", Act::Crash(third)),
+            0 => ("third dead", Act::Lose(third)),
             1 => ("third apart", Act::Stop([to, from].concat())),
             2 => ("third deaf", Act::Stop(to.to_vec())),
             3 => ("third mute", Act::Stop(from.to_vec())),
@@ -56,7 +56,7 @@ impl Sim {
             _ => ("third's disk is full", Act::Disk(third, DiskAct::Full)),
         };
         self.world.count(what);
-        let is_gone = matches!(act, Act::Crash(_) | Act::Stop(_));
+        let is_gone = matches!(act, Act::Lose(_) | Act::Stop(_));
         self.world.act(act);
         is_gone
     }

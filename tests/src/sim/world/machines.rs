@@ -25,6 +25,10 @@ impl World {
             Act::Free(pairs) => self.network.free(&pairs),
             Act::SlowNode(node, factor) => self.network.slow_down(node, factor),
             Act::Crash(node) => self.crash(node),
+            Act::Lose(node) => {
+                self.crash(node);
+                self.hosts[node].is_lost = true;
+            }
             Act::Halt(node) => self.halt(node),
             Act::Boot(node) => self.boot(node),
             Act::Skew(node) => self.hosts[node].skew_ms = self.skew(),
@@ -38,6 +42,7 @@ impl World {
         self.network.calm();
         for node in 0..self.hosts.len() {
             self.hosts[node].slow_disk = 1;
+            self.hosts[node].is_lost = false;
             self.hosts[node].disk.set_space(crate::sim::disk::Space::Enough);
             self.hosts[node].disk.calm();
             self.boot(node);
@@ -62,7 +67,7 @@ impl World {
 
     /// Starts a node, unless it runs; tries again later if its disk does not let it.
     pub(super) fn boot(&mut self, node: usize) {
-        if self.is_running(node) {
+        if self.is_running(node) || self.hosts[node].is_lost {
             return;
         }
         match self.open(node) {
