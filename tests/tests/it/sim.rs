@@ -102,6 +102,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1_416, "a removal by context, minted where the element had not arrived, removed nothing and was acknowledged"),
     (2_278, "an lww store dropped a loser in memory only and showed it again after a restart"),
     (2_820, "the world's own: a machine that was to stay dead was started again after an earlier loss of power"),
+    (5_799, "the same"),
+    (6_761, "the same"),
 ];
 
 /// What a few hundred histories must see.
