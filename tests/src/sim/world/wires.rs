@@ -234,6 +234,12 @@ impl World {
             self.find("progress", format!("node {node} answers on a link of {callee}"));
             return;
         }
+        if self.mutant == Some(Mutant::WaitForAll)
+            && matches!(response, PeerResponse::Applied(_))
+            && !(self.network.is_whole() && self.hosts.iter().all(|host| host.process.is_some()))
+        {
+            return;
+        }
         let admitted = self.mutant == Some(Mutant::AdmittedIsAck) && matches!(response, PeerResponse::Admitted);
         let bytes = codec::encode(&if admitted { applied() } else { response.clone() }).freeze();
         self.trace.note(self.now, (node, "replies"), &bytes, || format!("{caller} {}: {response:?}", request.0));
@@ -307,7 +313,8 @@ impl World {
             | Mutant::FreshDot
             | Mutant::AdmittedIsAck
             | Mutant::AnswerTwice
-            | Mutant::NeverAnswer => None,
+            | Mutant::NeverAnswer
+            | Mutant::WaitForAll => None,
         }
     }
 }
