@@ -9,6 +9,8 @@
 mod admin;
 mod clients;
 mod config;
+mod custody;
+mod lookups;
 mod members;
 mod peers;
 mod report;
@@ -25,13 +27,14 @@ use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
 use shoal_protocol::object::DigestKey;
-use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse};
+use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 pub use self::config::{NodeConfig, NodeLimits};
+use self::lookups::Lookups;
 use self::members::SystemCalls;
 use crate::coordinator::{self, Coordinator, Surroundings};
-use crate::replica::{Replica, ReplicaEffect};
+use crate::replica::{REFILLS_BLOB, RefillsError, Replica, ReplicaEffect};
 use crate::ring::Ring;
 use crate::storage::{Recovered, Store, StoreDone, StoreEffect};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
@@ -81,6 +84,13 @@ pub enum Input {
         seed: String,
         /// Who answered.
         node: NodeId,
+    },
+    /// Nobody of this cluster answers at a configured seed address, so far.
+    SeedFailed {
+        /// The address as configured.
+        seed: String,
+        /// Why.
+        reason: String,
     },
     /// Another node asks.
     PeerCall {
@@ -163,6 +173,18 @@ enum Work {
     Replica(ReplicaEffect<Asker>),
 }
 
+/// What the store keeps for the node cannot be read. Nothing was changed; start the version that wrote it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoredError {
+    /// The system state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// How often it refilled partitions.
+    #[error(transparent)]
+    Refills(#[from] RefillsError),
+}
+
 /// One node of a cluster.
 #[derive(Debug)]
 pub struct Node {
@@ -171,12 +193,19 @@ pub struct Node {
     membership: Membership,
     system: System,
     system_calls: SystemCalls,
+    lookups: Lookups,
+    /// Why nobody was found at these seeds.
+    failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
     /// Nodes that can be asked; this one while its storage serves.
     alive: BTreeSet<NodeId>,
     coordinator: Coordinator<ClientTag>,
     replica: Replica<Asker>,
+    /// The holders that are catching up, as the durable system state has it.
+    replaced: BTreeMap<NodeId, Custody>,
+    /// The incarnation that this node's store is to go on as, until it is durable.
+    renewing: Option<Actor>,
 }
 
 impl Node {
@@ -189,17 +218,18 @@ impl Node {
     /// A node over an opened store. Its first effects go to `out`.
     ///
     /// # Errors
-    /// The stored system state is damaged, or of a newer version.
+    /// What the store keeps for the node is damaged, or of a newer version.
     pub fn new(
         config: NodeConfig,
         recovered: Recovered,
         seed: [u8; 32],
         now: Now,
         out: &mut Vec<Effect>,
-    ) -> Result<Self, StateError> {
+    ) -> Result<Self, StoredError> {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let stored = recovered.blobs.get(SYSTEM_BLOB).cloned();
         let system = System::open(system_config(&config, recovered.leases.incarnation, &mut rng), stored.as_deref())?;
+        let refills = recovered.blobs.get(REFILLS_BLOB).cloned();
         let damaged_records = recovered.damaged_records;
         let mut effects = Vec::new();
         let store = Store::new(config.limits.storage, recovered, &mut effects);
@@ -207,11 +237,15 @@ impl Node {
         let mut node = Self {
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
-            replica: Replica::new(store, config.limits.objects),
+            replica: Replica::new(store, config.limits.objects, refills.as_deref())?,
+            replaced: BTreeMap::new(),
+            renewing: None,
             rng,
             membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
+            lookups: Lookups::default(),
+            failed_seeds: BTreeMap::new(),
             ring: None,
             config,
         };
@@ -232,14 +266,24 @@ impl Node {
                 let mut effects = Vec::new();
                 self.replica.tick(now, &mut effects);
                 self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
+                self.advance_lookups(now, out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
             }
-            Input::ClientGone { connection } => self.coordinator.forget(|tag| tag.connection == connection),
+            Input::ClientGone { connection } => {
+                self.coordinator.forget(|tag| tag.connection == connection);
+                self.lookups.forget(|tag| tag.connection == connection);
+            }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
-            Input::SeedFound { seed, node } => self.tell_system(now, SystemInput::SeedFound { seed, node }, out),
+            Input::SeedFound { seed, node } => {
+                self.failed_seeds.remove(&seed);
+                self.tell_system(now, SystemInput::SeedFound { seed, node }, out);
+            }
+            Input::SeedFailed { seed, reason } => {
+                self.failed_seeds.insert(seed, reason);
+            }
             Input::PeerCall { link, from, request, call } => self.peer_call(now, (link, from, request), call, out),
             Input::PeerAnswer { from, request, response } => self.peer_answer(now, from, (request, response), out),
             Input::Stored(done) => {
@@ -253,11 +297,8 @@ impl Node {
     /// When `handle` wants a `Tick`.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let system = self.system.next_deadline();
-        [self.coordinator.next_deadline(), self.replica.next_deadline(), system, self.membership.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let rooms = [self.coordinator.next_deadline(), self.replica.next_deadline(), self.system.next_deadline()];
+        rooms.into_iter().chain([self.membership.next_deadline(), self.lookups.next_deadline()]).flatten().min()
     }
 
     /// Runs the coordinator with a view of everything around it, then routes what it wants.
@@ -284,6 +325,7 @@ impl Node {
             me: self.config.node,
             ring,
             alive: &self.alive,
+            replaced: &self.replaced,
             keyspaces: self.system.keyspaces(),
             context_keys: &keys.contexts,
             digest_key: &keys.digest,
@@ -330,16 +372,12 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         match effect {
-            ReplicaEffect::Answer { to: Asker::Peer(link, request), response } => {
-                out.push(Effect::AnswerPeer { link, request, response });
+            ReplicaEffect::Answer { to, response } => self.answer_asker(now, to, response, (work, out)),
+            ReplicaEffect::Ack { to, partition, minted } => {
+                let ack = self.ack(partition, minted);
+                self.answer_asker(now, to, ack, (work, out));
             }
-            ReplicaEffect::Answer { to: Asker::Coordinator(ask), response } => {
-                let mut effects = Vec::new();
-                self.run_coordinator(now, &mut effects, |coordinator, around, effects| {
-                    coordinator.answered(around, ask, response, effects);
-                });
-                work.extend(effects.into_iter().map(Work::Coordinator));
-            }
+            ReplicaEffect::Leased => self.leased(now, out),
             ReplicaEffect::Store(effect) => out.push(Effect::Store(effect)),
             ReplicaEffect::Persisted(ticket) => self.system_persisted(now, ticket, out),
             ReplicaEffect::Failed(failure) => {
@@ -353,7 +391,7 @@ impl Node {
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
                 self.persist_again(out);
-                if damaged_records > 0 {
+                if damaged_records > 0 || self.renewing.is_some() {
                     self.begin_incarnation(damaged_records, out);
                 }
             }
@@ -363,16 +401,23 @@ impl Node {
         }
     }
 
-    /// Acknowledged writes are lost here: what this store minted before must not be gone on with (DESIGN §4, Actors).
-    fn begin_incarnation(&mut self, damaged_records: usize, out: &mut Vec<Effect>) {
-        tracing::error!(
-            damaged_records,
-            "the log is damaged; acknowledged writes are lost here until reads repair them"
-        );
-        let mut effects = Vec::new();
-        let incarnation = Actor::incarnation(self.rng.next_u64());
-        self.replica.store_mut().begin_incarnation(incarnation, &mut effects);
-        out.extend(effects.into_iter().map(Effect::Store));
+    fn answer_asker(
+        &mut self,
+        now: Now,
+        to: Asker,
+        response: PeerResponse,
+        (work, out): (&mut VecDeque<Work>, &mut Vec<Effect>),
+    ) {
+        match to {
+            Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
+            Asker::Coordinator(ask) => {
+                let mut effects = Vec::new();
+                self.run_coordinator(now, &mut effects, |coordinator, around, effects| {
+                    coordinator.answered(around, ask, response, effects);
+                });
+                work.extend(effects.into_iter().map(Work::Coordinator));
+            }
+        }
     }
 
     /// A question to another node.
@@ -387,7 +432,7 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
     rng.fill_bytes(&mut seed);
     SystemConfig {
         node: config.node,
-        role: NodeRole { weight: config.weight, ..NodeRole::active(config.zone.clone()) },
+        role: role(config.zone.clone(), config.weight),
         incarnation,
         formation: FormationConfig {
             expect: config.expect,
@@ -403,6 +448,11 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
 pub fn stored_digest_key(blobs: &BTreeMap<String, Bytes>) -> Option<DigestKey> {
     let state = SystemState::decode(blobs.get(SYSTEM_BLOB)?).ok()?;
     Some(state.keys()?.digest.clone())
+}
+
+/// What a node is to be in a first layout.
+fn role(zone: String, weight: u32) -> NodeRole {
+    NodeRole { weight, ..NodeRole::active(zone) }
 }
 
 /// The name of the blob that holds the system state.

@@ -320,6 +320,8 @@ pub struct NodeEndpoint {
     pub name: String,
     /// Its zone.
     pub zone: String,
+    /// Its share of the data relative to the others: the layout's word, or before there is one the node's own.
+    pub weight: u32,
     /// `host:port` for clients, first choice first.
     pub addresses: Vec<String>,
 }
@@ -360,6 +362,8 @@ pub struct MemberStatus {
     pub incarnation: Option<Actor>,
     /// Whether the layout lists it.
     pub in_layout: bool,
+    /// Whether its store is not the one the layout named: it takes writes, and reads do not count it, until it has caught up.
+    pub catching_up: bool,
 }
 
 /// Operations in one batch.

@@ -77,21 +77,28 @@ fn configured(source: Source) -> Result<ClusterUrl, Failure> {
 }
 
 fn members(status: &Status) -> Vec<Vec<String>> {
-    let head = ["NAME", "NODE", "ZONE", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
+    let head =
+        ["NAME", "NODE", "ZONE", "WEIGHT", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
     let row = |member: &MemberStatus| {
-        let MemberStatus { endpoint, alive, incarnation, in_layout } = member;
+        let MemberStatus { endpoint, alive, incarnation, in_layout, catching_up } = member;
         let state = match (endpoint.node == status.node, alive) {
             (true, _) => "itself",
             (false, true) => "alive",
             (false, false) => "down",
         };
+        let layout = match (in_layout, catching_up) {
+            (true, true) => "catching up",
+            (true, false) => "yes",
+            (false, _) => "no",
+        };
         vec![
             endpoint.name.clone(),
             endpoint.node.to_string(),
             endpoint.zone.clone(),
+            endpoint.weight.to_string(),
             endpoint.addresses.join(","),
             state.to_owned(),
-            if *in_layout { "yes" } else { "no" }.to_owned(),
+            layout.to_owned(),
             or_dash(*incarnation),
         ]
     };
@@ -102,7 +109,9 @@ fn document(status: &Status) -> Json {
     let members = status.members.iter().map(|member| {
         json!({
             "name": member.endpoint.name, "node": member.endpoint.node.to_string(), "zone": member.endpoint.zone,
+            "weight": member.endpoint.weight,
             "addresses": member.endpoint.addresses, "alive": member.alive, "in_layout": member.in_layout,
+            "catching_up": member.catching_up,
             "incarnation": member.incarnation.map(|incarnation| incarnation.to_string()),
         })
     });

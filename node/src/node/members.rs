@@ -13,7 +13,7 @@ use shoal_protocol::object::Conflict;
 use shoal_protocol::peer::{PeerHello, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
-use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
+use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients, role};
 use crate::ring::Ring;
 use crate::storage::PersistTicket;
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
@@ -46,6 +46,7 @@ impl Node {
             node: theirs.node,
             name: theirs.name,
             zone: theirs.zone,
+            weight: theirs.weight,
             advertise_peer: theirs.advertise_peer,
             advertise_client: theirs.advertise_client,
             version: theirs.version,
@@ -69,6 +70,8 @@ impl Node {
                 MemberOutput::Down(node) => {
                     self.alive.remove(&node);
                     self.system_calls.asked.retain(|_, to| *to != node);
+                    self.lookups.lose(node);
+                    self.advance_lookups(now, out);
                     self.tell_system(now, SystemInput::PeerDown(node), out);
                     self.coordinate(now, out, |coordinator, around, effects| {
                         coordinator.peer_down(around, node, effects);
@@ -80,7 +83,11 @@ impl Node {
 
     fn member_up(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
         let Some(member) = self.membership.member(node) else { return };
-        let up = SystemInput::PeerUp { node, zone: member.zone.clone(), incarnation: member.incarnation };
+        let up = SystemInput::PeerUp {
+            node,
+            role: role(member.zone.clone(), member.weight),
+            incarnation: member.incarnation,
+        };
         self.alive.insert(node);
         self.tell_system(now, up, out);
     }
@@ -97,6 +104,9 @@ impl Node {
             self.coordinate(now, out, |coordinator, around, effects| {
                 coordinator.answered(around, request, response, effects);
             });
+            return;
+        }
+        if self.look_up_answered(now, from, (request, &response), out) {
             return;
         }
         if self.system_calls.asked.remove(&request) != Some(from) {
@@ -183,6 +193,7 @@ impl Node {
     pub(super) fn system_persisted(&mut self, now: Now, ticket: PersistTicket, out: &mut Vec<Effect>) {
         if let Some((_, version, _)) = self.system_calls.persisting.take_if(|(open, _, _)| *open == ticket) {
             self.tell_system(now, SystemInput::Persisted { version }, out);
+            self.advance_lookups(now, out);
         }
     }
 
@@ -194,6 +205,7 @@ impl Node {
             tracing::info!(layout = %layout.id(), "serving under this layout");
             self.ring = Some(Ring::new(layout.clone()));
         }
+        self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
         let lww = keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
         let mut effects = Vec::new();

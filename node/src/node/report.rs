@@ -20,12 +20,14 @@ impl Node {
             alive: liveness == Liveness::Alive,
             incarnation: Some(member.incarnation),
             in_layout: lists(member.node),
+            catching_up: self.replaced.contains_key(&member.node),
         });
         let me = MemberStatus {
             endpoint: self.endpoint(self.config.node),
             alive: store.is_serving(),
             incarnation: Some(store.leases().incarnation),
             in_layout: lists(self.config.node),
+            catching_up: lists(self.config.node) && !self.is_synced(),
         };
         Status {
             node: self.config.node,
@@ -74,7 +76,13 @@ impl Node {
         if !self.replica.store().is_serving() {
             return Err("storage failed and is being reopened".into());
         }
-        if self.ring.is_none() { Err(self.system.standing().to_string()) } else { Ok(()) }
+        if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
+    }
+
+    /// What forming the cluster waits for.
+    pub(super) fn standing(&self) -> String {
+        let failed = self.failed_seeds.iter().map(|(seed, reason)| format!("; seed {seed}: {reason}"));
+        std::iter::once(self.system.standing().to_string()).chain(failed).collect()
     }
 
     /// What is near a limit, and what this version does not bound (DESIGN §1).
@@ -88,16 +96,19 @@ impl Node {
             Room::Low => warnings.push("the disk is nearly full: writes are refused, reads and deletes go on".into()),
             Room::None => warnings.push("the disk is full: the ballast was given up; make room".into()),
         }
+        warnings.extend(self.failed_seeds.iter().map(|(seed, reason)| format!("seed {seed}: {reason}")));
         warnings
     }
 
     /// How to reach a node, as far as this one knows.
     fn endpoint(&self, node: NodeId) -> NodeEndpoint {
+        let listed = self.system.formed().and_then(|layout| layout.intent().nodes.get(&node)).map(|role| role.weight);
         if node == self.config.node {
             return NodeEndpoint {
                 node,
                 name: self.config.name.clone(),
                 zone: self.config.zone.clone(),
+                weight: listed.unwrap_or(self.config.weight),
                 addresses: self.config.advertise_client.clone(),
             };
         }
@@ -106,9 +117,16 @@ impl Node {
                 node,
                 name: member.name.clone(),
                 zone: member.zone.clone(),
+                weight: listed.unwrap_or(member.weight),
                 addresses: member.advertise_client.clone(),
             },
-            None => NodeEndpoint { node, name: String::new(), zone: String::new(), addresses: Vec::new() },
+            None => NodeEndpoint {
+                node,
+                name: String::new(),
+                zone: String::new(),
+                weight: listed.unwrap_or(0),
+                addresses: Vec::new(),
+            },
         }
     }
 }

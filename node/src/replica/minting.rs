@@ -7,7 +7,7 @@
 use shoal_protocol::causality::{Context, Dot};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::object::{Mint, Object, Operation, bind, own_total};
-use shoal_protocol::peer::{PeerResponse, Refusal};
+use shoal_protocol::peer::Refusal;
 use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
 use super::{Replica, ReplicaEffect, Work, WorkKind, check, refuse};
@@ -51,14 +51,14 @@ impl<T: Clone> Replica<T> {
         };
         self.hlc = self.hlc.max(visible.object.hlc_max()).next(now.wall);
         let bound = bound(&request, &visible.object, dot, self.hlc)
-            .and_then(|delta| check(&visible.object, &delta, &self.limits).map(|()| delta));
+            .and_then(|delta| check(&visible.object, &delta, &self.limits, now.wall).map(|()| delta));
         match bound {
             Ok(delta) if !self.has_room_for(&delta) => out.push(refuse(from, Refusal::Full)),
             Ok(delta) => {
                 let bytes = delta.encode();
                 let lsn = self.apply(key, &delta, bytes.clone(), out);
-                let response = PeerResponse::Minted { delta: bytes, applied: self.ack() };
-                self.answer_slowed(now, lsn, (from, response), out);
+                let ack = ReplicaEffect::Ack { to: from, partition: key.partition(), minted: Some(bytes) };
+                self.leave_slowed(now, lsn, ack, out);
             }
             Err(refusal) => out.push(refuse(from, refusal)),
         }

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use shoal_protocol::id::Lsn;
-use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::Instant;
+
+use super::ReplicaEffect;
 
 #[derive(Debug)]
 pub(crate) struct Slowed<T> {
-    by_time: BTreeMap<Instant, Vec<(Lsn, T, PeerResponse)>>,
+    by_time: BTreeMap<Instant, Vec<(Lsn, ReplicaEffect<T>)>>,
     count: usize,
 }
 
@@ -20,9 +21,9 @@ impl<T> Default for Slowed<T> {
 }
 
 impl<T> Slowed<T> {
-    pub(crate) fn push(&mut self, not_before: Instant, lsn: Lsn, (to, response): (T, PeerResponse)) {
+    pub(crate) fn push(&mut self, not_before: Instant, lsn: Lsn, ack: ReplicaEffect<T>) {
         self.count += 1;
-        self.by_time.entry(not_before).or_default().push((lsn, to, response));
+        self.by_time.entry(not_before).or_default().push((lsn, ack));
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -30,7 +31,7 @@ impl<T> Slowed<T> {
     }
 
     /// Everything whose time has come.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Lsn, T, PeerResponse)> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Lsn, ReplicaEffect<T>)> {
         let mut due = Vec::new();
         while let Some(first) = self.by_time.first_entry()
             && *first.key() <= now

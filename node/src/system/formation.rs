@@ -92,6 +92,11 @@ impl Formation {
         Self { node, role, store, config, seeds: BTreeMap::new() }
     }
 
+    /// The store has another incarnation from now on.
+    pub(super) const fn go_on_as(&mut self, store: Actor) {
+        self.store = store;
+    }
+
     /// The node behind a configured seed address is known.
     pub(super) fn seed_found(&mut self, seed: String, node: NodeId) {
         self.seeds.insert(seed, node);
@@ -133,7 +138,7 @@ impl Formation {
     /// The proposal's members: this node and the peers that can be reached and have told their state.
     fn members<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = (NodeId, NodeRole, Actor)> + 'a {
         let others = peers.by_id.iter().filter(|(_, peer)| peer.is_up && peer.has_answered);
-        let others = others.map(|(&node, peer)| (node, NodeRole::active(peer.zone.clone()), peer.incarnation));
+        let others = others.map(|(&node, peer)| (node, peer.role.clone(), peer.incarnation));
         others.chain([(self.node, self.role.clone(), self.store)])
     }
 
