@@ -69,7 +69,7 @@ impl Memtables {
     /// Whether the active memtable is due to be frozen.
     pub(super) fn is_big(&self) -> bool {
         self.active.bytes() >= self.budget.memtables_bytes_max() / 2
-            || (self.log_end - self.active_from >= self.budget.log_bytes / 2 && !self.active.is_empty())
+            || (self.log_end - self.active_from >= self.budget.log_bytes as u64 / 2 && !self.active.is_empty())
     }
 
     /// Freezes the active memtable, unless one is frozen or there is nothing to freeze.
