@@ -70,7 +70,7 @@ impl Drop for Small {
 #[test]
 fn a_disk_that_fills_up_refuses_writes_and_serves_reads_and_deletes_and_takes_writes_again_when_there_is_room() {
     let small = Small::start();
-    let value = format!("\"{}\"", "x".repeat(200_000));
+    let value = format!("\"{}\"", "x".repeat(100_000));
     small.run(&["put", "app/files/first", &value]).ok();
     // Somebody else fills the disk, all but some room for the reserve's own use.
     let filler = small.disk.join("filler");
