@@ -7,6 +7,7 @@
 //! Invariants: every request gets exactly one answer, at its deadline at the latest; a write some replica may have stored is
 //! never answered as a failure (`unknown` instead); nothing here knows sockets, storage or membership beyond "alive".
 
+mod acks;
 mod batch;
 mod door;
 mod hedge;
@@ -23,7 +24,7 @@ use shoal_protocol::client::{ClientRequest, ClientResponse, KeyspaceInfo};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId};
 use shoal_protocol::object::DigestKey;
-use shoal_protocol::peer::{PeerRequest, PeerResponse};
+use shoal_protocol::peer::{Custody, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use self::batch::Batch;
@@ -45,6 +46,9 @@ pub struct Surroundings<'a> {
     pub ring: &'a Ring,
     /// Nodes that can be asked now; this one among them.
     pub alive: &'a BTreeSet<NodeId>,
+    /// Holders whose store is not the one their layout named, with the newest: they are catching up, and neither read from
+    /// nor asked to mint. Acks of their earlier stores do not count.
+    pub replaced: &'a BTreeMap<NodeId, Custody>,
     /// The keyspaces there are.
     pub keyspaces: &'a BTreeMap<KeyspaceId, KeyspaceInfo>,
     /// Keys that seal and open contexts.

@@ -9,6 +9,8 @@
 mod admin;
 mod clients;
 mod config;
+mod custody;
+mod lookups;
 mod members;
 mod peers;
 mod report;
@@ -23,13 +25,14 @@ use shoal_protocol::client::{ClientCall, ClientResponse};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
-use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse};
+use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 pub use self::config::{NodeConfig, NodeLimits};
+use self::lookups::Lookups;
 use self::members::SystemCalls;
 use crate::coordinator::{self, Coordinator, Surroundings};
-use crate::replica::{Replica, ReplicaEffect};
+use crate::replica::{REFILLS_BLOB, RefillsError, Replica, ReplicaEffect};
 use crate::ring::Ring;
 use crate::storage::{Recovered, Store, StoreDone, StoreEffect};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput};
@@ -168,6 +171,18 @@ enum Work {
     Replica(ReplicaEffect<Asker>),
 }
 
+/// What the store keeps for the node cannot be read. Nothing was changed; start the version that wrote it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoredError {
+    /// The system state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// How often it refilled partitions.
+    #[error(transparent)]
+    Refills(#[from] RefillsError),
+}
+
 /// One node of a cluster.
 #[derive(Debug)]
 pub struct Node {
@@ -176,6 +191,7 @@ pub struct Node {
     membership: Membership,
     system: System,
     system_calls: SystemCalls,
+    lookups: Lookups,
     /// Why nobody was found at these seeds.
     failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
@@ -184,23 +200,28 @@ pub struct Node {
     alive: BTreeSet<NodeId>,
     coordinator: Coordinator<ClientTag>,
     replica: Replica<Asker>,
+    /// The holders that are catching up, as the durable system state has it.
+    replaced: BTreeMap<NodeId, Custody>,
+    /// The incarnation that this node's store is to go on as, until it is durable.
+    renewing: Option<Actor>,
 }
 
 impl Node {
     /// A node over an opened store. Its first effects go to `out`.
     ///
     /// # Errors
-    /// The stored system state is damaged, or of a newer version.
+    /// What the store keeps for the node is damaged, or of a newer version.
     pub fn new(
         config: NodeConfig,
         recovered: Recovered,
         seed: [u8; 32],
         now: Now,
         out: &mut Vec<Effect>,
-    ) -> Result<Self, StateError> {
+    ) -> Result<Self, StoredError> {
         let mut rng = ChaCha8Rng::from_seed(seed);
         let stored = recovered.blobs.get(SYSTEM_BLOB).cloned();
         let system = System::open(system_config(&config, recovered.leases.incarnation, &mut rng), stored.as_deref())?;
+        let refills = recovered.blobs.get(REFILLS_BLOB).cloned();
         let damaged_records = recovered.damaged_records;
         let mut effects = Vec::new();
         let store = Store::new(config.limits.storage, recovered, &mut effects);
@@ -208,11 +229,14 @@ impl Node {
         let mut node = Self {
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
-            replica: Replica::new(store, config.limits.objects),
+            replica: Replica::new(store, config.limits.objects, refills.as_deref())?,
+            replaced: BTreeMap::new(),
+            renewing: None,
             rng,
             membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
+            lookups: Lookups::default(),
             failed_seeds: BTreeMap::new(),
             ring: None,
             config,
@@ -231,11 +255,15 @@ impl Node {
             Input::Tick => {
                 self.coordinate(now, out, |coordinator, around, effects| coordinator.tick(around, effects));
                 self.tell_system(now, SystemInput::Tick, out);
+                self.advance_lookups(now, out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
             }
-            Input::ClientGone { connection } => self.coordinator.forget(|tag| tag.connection == connection),
+            Input::ClientGone { connection } => {
+                self.coordinator.forget(|tag| tag.connection == connection);
+                self.lookups.forget(|tag| tag.connection == connection);
+            }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
             Input::SeedFound { seed, node } => {
@@ -258,10 +286,8 @@ impl Node {
     /// When `handle` wants a `Tick`.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.coordinator.next_deadline(), self.system.next_deadline(), self.membership.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let rooms = [self.coordinator.next_deadline(), self.system.next_deadline(), self.membership.next_deadline()];
+        rooms.into_iter().chain([self.lookups.next_deadline()]).flatten().min()
     }
 
     /// Runs the coordinator with a view of everything around it, then routes what it wants.
@@ -288,6 +314,7 @@ impl Node {
             me: self.config.node,
             ring,
             alive: &self.alive,
+            replaced: &self.replaced,
             keyspaces: self.system.keyspaces(),
             context_keys: &keys.contexts,
             digest_key: &keys.digest,
@@ -334,16 +361,12 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         match effect {
-            ReplicaEffect::Answer { to: Asker::Peer(link, request), response } => {
-                out.push(Effect::AnswerPeer { link, request, response });
+            ReplicaEffect::Answer { to, response } => self.answer_asker(now, to, response, (work, out)),
+            ReplicaEffect::Ack { to, partition, minted } => {
+                let ack = self.ack(partition, minted);
+                self.answer_asker(now, to, ack, (work, out));
             }
-            ReplicaEffect::Answer { to: Asker::Coordinator(ask), response } => {
-                let mut effects = Vec::new();
-                self.run_coordinator(now, &mut effects, |coordinator, around, effects| {
-                    coordinator.answered(around, ask, response, effects);
-                });
-                work.extend(effects.into_iter().map(Work::Coordinator));
-            }
+            ReplicaEffect::Leased => self.leased(now, out),
             ReplicaEffect::Store(effect) => out.push(Effect::Store(effect)),
             ReplicaEffect::Persisted(ticket) => self.system_persisted(now, ticket, out),
             ReplicaEffect::Failed(failure) => {
@@ -357,7 +380,7 @@ impl Node {
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
                 self.persist_again(out);
-                if damaged_records > 0 {
+                if damaged_records > 0 || self.renewing.is_some() {
                     self.begin_incarnation(damaged_records, out);
                 }
             }
@@ -367,16 +390,23 @@ impl Node {
         }
     }
 
-    /// Acknowledged writes are lost here: what this store minted before must not be gone on with (DESIGN §4, Actors).
-    fn begin_incarnation(&mut self, damaged_records: usize, out: &mut Vec<Effect>) {
-        tracing::error!(
-            damaged_records,
-            "the log is damaged; acknowledged writes are lost here until reads repair them"
-        );
-        let mut effects = Vec::new();
-        let incarnation = Actor::incarnation(self.rng.next_u64());
-        self.replica.store_mut().begin_incarnation(incarnation, &mut effects);
-        out.extend(effects.into_iter().map(Effect::Store));
+    fn answer_asker(
+        &mut self,
+        now: Now,
+        to: Asker,
+        response: PeerResponse,
+        (work, out): (&mut VecDeque<Work>, &mut Vec<Effect>),
+    ) {
+        match to {
+            Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
+            Asker::Coordinator(ask) => {
+                let mut effects = Vec::new();
+                self.run_coordinator(now, &mut effects, |coordinator, around, effects| {
+                    coordinator.answered(around, ask, response, effects);
+                });
+                work.extend(effects.into_iter().map(Work::Coordinator));
+            }
+        }
     }
 
     /// A question to another node.

@@ -9,6 +9,7 @@
 //! always merged, whatever it is; only `Admit` and `Mint` refuse for type or size (DESIGN §4).
 
 mod minting;
+mod refills;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -16,12 +17,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use shoal_protocol::address::Place;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Lsn, Partition, RefillCount};
+use shoal_protocol::id::{Actor, Lsn, NodeId, Partition, RefillCount};
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
-use shoal_protocol::peer::{Applied, PeerRequest, PeerResponse, PeerScan, Refusal};
+use shoal_protocol::peer::{Custody, PeerRequest, PeerResponse, PeerScan, Refusal};
 use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
+pub use self::refills::RefillsError;
+
 use self::minting::MintRequest;
+pub(crate) use self::refills::REFILLS_BLOB;
+use self::refills::Refills;
 use self::waiting::{Parked, Unsynced};
 use crate::storage::{
     Failure, PersistTicket, RowKey, ScanId, ScanPage, ScanRow, Store, StoreDone, StoreEffect, StoreEvent, Visible,
@@ -37,10 +42,21 @@ pub enum ReplicaEffect<T> {
         /// The answer.
         response: PeerResponse,
     },
+    /// A delta is synced here: acknowledge it, saying under what it was stored.
+    Ack {
+        /// The asker's name for the request.
+        to: T,
+        /// Whose partition it is of.
+        partition: Partition,
+        /// Its canonical bytes, if it was minted here.
+        minted: Option<Bytes>,
+    },
     /// Work for the storage engine.
     Store(StoreEffect),
     /// The node's own blob is durable.
     Persisted(PersistTicket),
+    /// A lease is durable, and with it the incarnation it names.
+    Leased,
     /// The store died: whatever it had not acknowledged has an unknown outcome.
     Failed(Failure),
     /// The store serves again.
@@ -71,6 +87,7 @@ pub struct Replica<T> {
     store: Store,
     limits: Limits,
     hlc: Hlc,
+    refills: Refills,
     parked: Parked<T>,
     unsynced: Unsynced<T>,
     scans: BTreeMap<ScanId, T>,
@@ -94,18 +111,21 @@ pub(crate) enum WorkKind {
 }
 
 impl<T: Clone> Replica<T> {
-    /// A cell over an opened store.
-    #[must_use]
-    pub fn new(store: Store, limits: Limits) -> Self {
-        Self {
+    /// A cell over an opened store, which holds these refill counts (`None`: none).
+    ///
+    /// # Errors
+    /// The refill counts are damaged, or of a newer version.
+    pub fn new(store: Store, limits: Limits, refills: Option<&[u8]>) -> Result<Self, RefillsError> {
+        Ok(Self {
             store,
             limits,
             hlc: Hlc::default(),
+            refills: Refills::open(refills)?,
             parked: Parked::default(),
             unsynced: Unsynced::default(),
             scans: BTreeMap::new(),
             unleased: Vec::new(),
-        }
+        })
     }
 
     /// The store, for what the node asks of it directly (blobs, leases, figures).
@@ -117,6 +137,26 @@ impl<T: Clone> Replica<T> {
     /// The store, to change it.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
+    }
+
+    /// How often this incarnation of a node refilled a partition, as far as is known durably.
+    #[must_use]
+    pub fn refill_count(&self, node: NodeId, partition: Partition, incarnation: Actor) -> RefillCount {
+        self.refills.count(node, partition, incarnation)
+    }
+
+    /// Keeps for good under what a node (this one among them) holds a partition: acks tell it once it is durable. To be
+    /// called when this node loses some of a partition, and when another says that it did.
+    pub fn note_custody(
+        &mut self,
+        node: NodeId,
+        partition: Partition,
+        custody: Custody,
+        out: &mut Vec<ReplicaEffect<T>>,
+    ) {
+        if self.refills.note(node, partition, custody) {
+            self.write_refills(out);
+        }
     }
 
     /// Requests that wait for a row, a sync, a lease or a page.
@@ -139,7 +179,7 @@ impl<T: Clone> Replica<T> {
                     return;
                 };
                 let lsn = self.apply(&RowKey::new(partition, &place), &delta, bytes, out);
-                self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+                self.leave_at(lsn, ReplicaEffect::Ack { to: from, partition, minted: None }, out);
             }
             PeerRequest::Get { place, have } => {
                 self.work(
@@ -201,14 +241,24 @@ impl<T: Clone> Replica<T> {
                     out.push(ReplicaEffect::Answer { to: from, response: rows(page) });
                 }
             }
-            StoreEvent::Persisted { ticket } => out.push(ReplicaEffect::Persisted(ticket)),
+            StoreEvent::Persisted { ticket } => {
+                if !self.refills.persisted(ticket) {
+                    out.push(ReplicaEffect::Persisted(ticket));
+                }
+            }
             StoreEvent::Leased => {
+                out.push(ReplicaEffect::Leased);
                 for (key, work) in std::mem::take(&mut self.unleased) {
                     self.work(now, &key, work, out);
                 }
             }
             StoreEvent::Failed(failure) => self.failed(failure, out),
-            StoreEvent::Reopened { damaged_records } => out.push(ReplicaEffect::Reopened { damaged_records }),
+            StoreEvent::Reopened { damaged_records } => {
+                if self.refills.is_writing() {
+                    self.write_refills(out);
+                }
+                out.push(ReplicaEffect::Reopened { damaged_records });
+            }
         }
     }
 
@@ -257,13 +307,13 @@ impl<T: Clone> Replica<T> {
             Visible::Ready(visible) => PeerResponse::State { object: visible.object.encode(), digest },
             Visible::Loading | Visible::Damaged | Visible::Failed => PeerResponse::Refused(Refusal::NotSynced),
         };
-        self.answer_at(lsn, from, response, out);
+        self.leave_at(lsn, ReplicaEffect::Answer { to: from, response }, out);
     }
 
     fn admit(&mut self, key: &RowKey, from: T, (delta, bytes): (&Object, Bytes), out: &mut Vec<ReplicaEffect<T>>) {
         let lsn = self.apply(key, delta, bytes, out);
         out.push(ReplicaEffect::Answer { to: from.clone(), response: PeerResponse::Admitted });
-        self.answer_at(lsn, from, PeerResponse::Applied(self.ack()), out);
+        self.leave_at(lsn, ReplicaEffect::Ack { to: from, partition: key.partition(), minted: None }, out);
     }
 
     fn apply(&mut self, key: &RowKey, delta: &Object, bytes: Bytes, out: &mut Vec<ReplicaEffect<T>>) -> Lsn {
@@ -280,18 +330,20 @@ impl<T: Clone> Replica<T> {
         out.extend(effects.into_iter().map(ReplicaEffect::Store));
     }
 
-    /// Answers now if everything up to `lsn` is synced, else when it is.
-    fn answer_at(&mut self, lsn: Lsn, to: T, response: PeerResponse, out: &mut Vec<ReplicaEffect<T>>) {
+    /// Lets an answer go now if everything up to `lsn` is synced, else when it is.
+    fn leave_at(&mut self, lsn: Lsn, answer: ReplicaEffect<T>, out: &mut Vec<ReplicaEffect<T>>) {
         if lsn <= self.store.synced() {
-            out.push(ReplicaEffect::Answer { to, response });
+            out.push(answer);
         } else {
-            self.unsynced.push(lsn, to, response);
+            self.unsynced.push(lsn, answer);
         }
     }
 
-    /// Who stored it. Refill counts and what is known of co-owners come with catching up (the repair room).
-    fn ack(&self) -> Applied {
-        Applied { incarnation: self.store.leases().incarnation, refill: RefillCount::default(), known: Vec::new() }
+    fn write_refills(&mut self, out: &mut Vec<ReplicaEffect<T>>) {
+        let mut effects = Vec::new();
+        let ticket = self.store.persist(REFILLS_BLOB, self.refills.bytes(), &mut effects);
+        self.refills.writing(ticket);
+        out.extend(effects.into_iter().map(ReplicaEffect::Store));
     }
 }
 

@@ -10,6 +10,7 @@
 //! Source: DESIGN §5. Invariants: at most one `Persist` is open; the durable state only grows.
 
 mod changes;
+mod copies;
 mod encoding;
 mod formation;
 mod founding;
@@ -30,6 +31,7 @@ use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::KeyspaceInfo;
 use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId, SystemId, ViewId};
 use shoal_protocol::layout::{Layout, NodeRole};
+use shoal_protocol::peer::Custody;
 use shoal_protocol::time::{Instant, Now};
 
 pub use changes::{Change, KEYSPACES_COUNT_MAX, KeyspaceCommand, Verdict};
@@ -38,8 +40,8 @@ pub use keys::{ClusterKeys, SessionKey};
 pub use state::{StateError, SystemState};
 
 use self::changes::Changes;
+use self::copies::Copies;
 use self::formation::Formation;
-use self::founding::Proposal;
 use self::peers::Peers;
 
 /// What a node is in the system state.
@@ -95,6 +97,18 @@ pub enum SystemInput {
         from: NodeId,
         /// The answer.
         answer: SystemAnswer,
+    },
+    /// A peer's durable state, asked for outside of the exchange.
+    Heard {
+        /// The peer.
+        from: NodeId,
+        /// Canonical bytes.
+        state: Bytes,
+    },
+    /// This node's store goes on under a new incarnation, which is durable there: it lost what was acknowledged.
+    Replaced {
+        /// The new one.
+        incarnation: Actor,
     },
     /// The state of this `Persist` is on stable storage.
     Persisted {
@@ -179,59 +193,13 @@ pub struct System {
     formation: Formation,
     changes: Changes,
     peers: Peers,
+    /// Peers whose durable state named this store, and the version that has all of it.
+    met: BTreeMap<NodeId, u64>,
     rng: ChaCha8Rng,
     copies: Copies,
     /// Peers to answer once this version is durable.
     waiting: Vec<(NodeId, RequestId, u64)>,
     next_compare: Instant,
-}
-
-/// The two copies of the state, and what is computed from the durable one when it changes.
-#[derive(Debug)]
-struct Copies {
-    working: SystemState,
-    version: u64,
-    persisting: Option<(u64, SystemState)>,
-    durable: SystemState,
-    durable_version: u64,
-    bytes: Bytes,
-    view: ViewId,
-    fingerprint: SystemId,
-    keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
-    founded: Option<Proposal>,
-}
-
-impl Copies {
-    fn new(durable: SystemState) -> Self {
-        let mut copies = Self {
-            working: durable.clone(),
-            version: 0,
-            persisting: None,
-            durable: SystemState::default(),
-            durable_version: 0,
-            bytes: Bytes::new(),
-            view: ViewId(0),
-            fingerprint: SystemId(0),
-            keyspaces: BTreeMap::new(),
-            founded: None,
-        };
-        copies.show(0, durable);
-        copies
-    }
-
-    /// Makes `durable` what is shown.
-    fn show(&mut self, version: u64, durable: SystemState) {
-        self.bytes = durable.encode().into();
-        self.view = durable.view();
-        self.fingerprint = SystemState::fingerprint_of(&self.bytes);
-        self.keyspaces = durable.keyspaces();
-        self.founded = durable.founding.formed().cloned();
-        (self.durable, self.durable_version) = (durable, version);
-    }
-
-    const fn is_settled(&self) -> bool {
-        self.version == self.durable_version
-    }
 }
 
 impl System {
@@ -248,6 +216,7 @@ impl System {
             formation: Formation::new(node, config.role, incarnation, config.formation),
             changes: Changes::new(node, incarnation),
             peers: Peers::default(),
+            met: BTreeMap::new(),
             rng: ChaCha8Rng::from_seed(config.seed),
             copies: Copies::new(state),
             waiting: Vec::new(),
@@ -264,6 +233,8 @@ impl System {
             SystemInput::SeedFound { seed, node } => self.formation.seed_found(seed, node),
             SystemInput::Asked { from, request, ask } => self.asked(from, request, ask, out),
             SystemInput::Answered { from, answer } => self.answered(from, answer, out),
+            SystemInput::Heard { from, state } => _ = self.learn(from, &state, out),
+            SystemInput::Replaced { incarnation } => self.replaced(incarnation),
             SystemInput::Persisted { version } => self.persisted(version, out),
             SystemInput::Change(change) => {
                 let request = change.request;
@@ -301,6 +272,25 @@ impl System {
     #[must_use]
     pub fn formed(&self) -> Option<&Layout> {
         self.copies.founded.as_ref().map(|proposal| &proposal.layout)
+    }
+
+    /// Under what this node holds data: `None` until its store is the newest that is known of it.
+    #[must_use]
+    pub fn custody(&self) -> Option<Custody> {
+        self.copies.durable.custody(self.node).filter(|custody| custody.incarnation == self.incarnation)
+    }
+
+    /// Whether this store exchanged views with a peer: the peer's durable state names it, and all of that state is durable
+    /// here. Exchanges of earlier processes do not count.
+    #[must_use]
+    pub fn has_met(&self, peer: NodeId) -> bool {
+        self.met.get(&peer).is_some_and(|version| *version <= self.copies.durable_version)
+    }
+
+    /// Whether everything heard so far is durable, and so shown.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.copies.is_settled()
     }
 
     /// The cluster's keys, once a layout is formed.
@@ -382,12 +372,25 @@ impl System {
         if let Some(peer) = self.peers.by_id.get_mut(&from) {
             peer.has_answered = true;
             peer.known = Some(SystemState::fingerprint_of(bytes));
-            self.changes.stored(from, peer.incarnation, &state);
+        }
+        // What a state says of its own holder is whose it is: a store announces itself in the first one that it keeps.
+        if let Some(store) = state.incarnation(from) {
+            self.changes.stored(from, store, &state);
         }
         if self.copies.working.join(&state) {
             self.copies.version += 1;
         }
+        if state.incarnation(self.node) == Some(self.incarnation) {
+            self.met.entry(from).or_insert(self.copies.version);
+        }
         true
+    }
+
+    fn replaced(&mut self, incarnation: Actor) {
+        self.incarnation = incarnation;
+        self.formation.go_on_as(incarnation);
+        self.changes.go_on_as(incarnation);
+        self.met.clear();
     }
 
     fn persisted(&mut self, version: u64, out: &mut Vec<SystemEffect>) {

@@ -362,6 +362,8 @@ pub struct MemberStatus {
     pub incarnation: Option<Actor>,
     /// Whether the layout lists it.
     pub in_layout: bool,
+    /// Whether its store is not the one the layout named: it takes writes, and reads do not count it, until it has caught up.
+    pub catching_up: bool,
 }
 
 /// Operations in one batch.

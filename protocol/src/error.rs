@@ -49,7 +49,8 @@ pub enum RequestError {
     /// A limit of DESIGN §4. Nothing changed; operations that shrink are accepted.
     #[error("limit {limit}: {actual} where {max} is allowed")]
     Limit {
-        /// Which limit: `value`, `siblings`, `depth`, `object`, `actors`, `ranges`, `collection`, `key`, `batch`, `frame`.
+        /// Which limit: `value`, `siblings`, `depth`, `object`, `actors`, `ranges`, `collection`, `key`, `batch`, `scan`,
+        /// `frame`, `keyspaces`.
         limit: String,
         /// What the operation would lead to.
         actual: u64,

@@ -188,15 +188,26 @@ pub enum PeerResponse {
     Refused(Refusal),
 }
 
-/// An ack: who stored it, under which identity, and which identities it knows to be replaced.
+/// An ack: under what it was stored, and which of the partition's other holders are known to be replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
-    /// The store incarnation.
+    /// Under what the answering replica holds it.
+    pub custody: Custody,
+    /// The newest custody this replica knows of each of the partition's other holders, as it leaves. Who is not listed is
+    /// known under its first one only, which replaces nothing.
+    pub known: Vec<(NodeId, Custody)>,
+}
+
+/// Under what a node holds a partition: with which of its stores, and how often that store had to be refilled. The greater
+/// one is the later one, and replaces what came before: what was stored under that may be gone (DESIGN §4, Actors).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Custody {
+    /// How many stores the node announced in place of the one its first layout named; as the system state counts them.
+    pub generation: u64,
+    /// The store. Orders two that were announced without knowing of each other, as the system state does.
     pub incarnation: Actor,
-    /// The partition's refill count in that store.
+    /// How often that store lost the partition, or some of it, or gave it away and got it back.
     pub refill: RefillCount,
-    /// The newest (node, incarnation, refill count) this replica knows of the partition's co-owners.
-    pub known: Vec<(NodeId, Actor, RefillCount)>,
 }
 
 /// Why a replica did nothing.

@@ -15,6 +15,7 @@ pub mod disk;
 mod ending;
 pub mod faults;
 mod history;
+mod lasting;
 pub mod mutant;
 mod oracle;
 pub mod scenario;
@@ -45,6 +46,8 @@ pub struct Options {
     pub trace: bool,
     /// How the world is to be wrong.
     pub mutant: Option<Mutant>,
+    /// Whether one machine loses its disk while clients work, once or more often.
+    pub wipes: bool,
 }
 
 /// What came of a history.
@@ -98,7 +101,10 @@ struct Sim {
 impl Sim {
     fn new(seed: u64, options: Options) -> Self {
         let mut dice = Dice::new(seed);
-        let scenario = Scenario::draw(seed, &mut dice, options.steps);
+        let mut scenario = Scenario::draw(seed, &mut dice, options.steps);
+        if options.wipes {
+            scenario.wipe_one(&mut dice);
+        }
         let mut world = World::new(&scenario, dice, Trace::new(options.trace));
         world.mutant = options.mutant;
         let share = scenario.steps / scenario.clients;
@@ -119,6 +125,7 @@ impl Sim {
             }
         }
         self.storm();
+        faults::plan_wipes(&mut self.world, &self.scenario);
         for client in 0..self.clients.len() {
             self.world.wake(Duration::ZERO, Wake::Client(client));
         }

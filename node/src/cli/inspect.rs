@@ -80,11 +80,16 @@ fn members(status: &Status) -> Vec<Vec<String>> {
     let head =
         ["NAME", "NODE", "ZONE", "WEIGHT", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
     let row = |member: &MemberStatus| {
-        let MemberStatus { endpoint, alive, incarnation, in_layout } = member;
+        let MemberStatus { endpoint, alive, incarnation, in_layout, catching_up } = member;
         let state = match (endpoint.node == status.node, alive) {
             (true, _) => "itself",
             (false, true) => "alive",
             (false, false) => "down",
+        };
+        let layout = match (in_layout, catching_up) {
+            (true, true) => "catching up",
+            (true, false) => "yes",
+            (false, _) => "no",
         };
         vec![
             endpoint.name.clone(),
@@ -93,7 +98,7 @@ fn members(status: &Status) -> Vec<Vec<String>> {
             endpoint.weight.to_string(),
             endpoint.addresses.join(","),
             state.to_owned(),
-            if *in_layout { "yes" } else { "no" }.to_owned(),
+            layout.to_owned(),
             or_dash(*incarnation),
         ]
     };
@@ -106,6 +111,7 @@ fn document(status: &Status) -> Json {
             "name": member.endpoint.name, "node": member.endpoint.node.to_string(), "zone": member.endpoint.zone,
             "weight": member.endpoint.weight,
             "addresses": member.endpoint.addresses, "alive": member.alive, "in_layout": member.in_layout,
+            "catching_up": member.catching_up,
             "incarnation": member.incarnation.map(|incarnation| incarnation.to_string()),
         })
     });

@@ -3,7 +3,7 @@
 //! Shape: one `Tally` per operation; for each active layout its members and how many of them are needed. An answer counts in
 //! every layout that lists its sender, once. Source: DESIGN §5 "Each active layout's own R and W apply"; etcd
 //! raft `quorum` for the three verdicts.
-//! Invariant: a verdict other than `Pending` never changes back.
+//! Invariant: a verdict other than `Pending` changes only when a lost node answers after all, or an answer is revoked.
 
 use std::collections::BTreeSet;
 
@@ -47,6 +47,13 @@ impl Tally {
     /// `from` will not answer any more (refused, or its connection is gone).
     pub(crate) fn lose(&mut self, from: NodeId) {
         if !self.answered.contains(&from) {
+            self.lost.insert(from);
+        }
+    }
+
+    /// The answer of `from` does not count after all.
+    pub(crate) fn revoke(&mut self, from: NodeId) {
+        if self.answered.remove(&from) {
             self.lost.insert(from);
         }
     }
@@ -105,6 +112,18 @@ mod tests {
         assert_eq!(tally.verdict(), Verdict::Impossible);
         tally.answer(NodeId(2));
         assert_eq!(tally.verdict(), Verdict::Pending);
+    }
+
+    #[test]
+    fn a_revoked_answer_is_lost() {
+        let mut tally = Tally::new([NodeId(1), NodeId(2), NodeId(3)], 2);
+        tally.answer(NodeId(1));
+        tally.answer(NodeId(2));
+        tally.revoke(NodeId(1));
+        tally.revoke(NodeId(3));
+        assert_eq!((tally.verdict(), tally.answered_count()), (Verdict::Pending, 1));
+        tally.lose(NodeId(3));
+        assert_eq!(tally.verdict(), Verdict::Impossible);
     }
 
     proptest! {

@@ -49,16 +49,19 @@ impl Read {
         let (needed, weak) = door::quorum(get.r, numbers.r, numbers)?;
         let min_ctx = get.min_ctx.map(|context| door::open(around, &get.place, &context)).transpose()?;
         let primaries = around.ring.preference(partition).primaries.clone();
-        let alive = primaries.iter().filter(|node| around.alive.contains(node)).count();
+        let is_catching_up = |node: &&NodeId| around.replaced.contains_key(*node);
+        let alive = primaries.iter().filter(|node| around.alive.contains(node) && !is_catching_up(node)).count();
         if alive < usize::from(needed) {
             return Err(RequestError::Unavailable { replied: u8::try_from(alive).unwrap_or(u8::MAX), needed });
         }
+        let mut tally = Tally::new(primaries.iter().copied(), needed);
+        primaries.iter().filter(is_catching_up).for_each(|node| tally.lose(*node));
         Ok(Self {
             conflict: info.spec.conflict,
             min_ctx,
             weak,
             primaries_count: primaries.len(),
-            tally: Tally::new(primaries.iter().copied(), needed),
+            tally,
             candidates: order(around, &get.place, primaries),
             place: get.place,
             waiting: BTreeMap::new(),
@@ -265,10 +268,12 @@ impl Read {
     }
 }
 
-/// The order to ask replicas in: this node first if it is one, the others from a point that differs by key.
+/// The order to ask replicas in: this node first if it is one, the others from a point that differs by key; those that are
+/// catching up not at all.
 fn order(around: Surroundings<'_>, place: &Place, mut primaries: Vec<NodeId>) -> Vec<NodeId> {
     let turn = usize::from(place.key.last().copied().unwrap_or(0)) % primaries.len().max(1);
     primaries.rotate_left(turn);
+    primaries.retain(|node| !around.replaced.contains_key(node));
     primaries.sort_by_key(|node| *node != around.me);
     primaries
 }

@@ -79,6 +79,7 @@ impl ScanPages {
         let numbers = around.ring.numbers(info.spec.class);
         let (needed, _) = door::quorum(scan.r, numbers.r, numbers)?;
         let mut candidates = around.ring.preference(partition).primaries.clone();
+        candidates.retain(|node| !around.replaced.contains_key(node));
         candidates.sort_by_key(|node| *node != around.me);
         Ok(Self {
             partition,

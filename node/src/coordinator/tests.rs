@@ -6,7 +6,7 @@ use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLa
 use shoal_protocol::id::{Class, RefillCount};
 use shoal_protocol::layout::{Intent, Layout, NodeRole};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
-use shoal_protocol::peer::{Applied, Refusal};
+use shoal_protocol::peer::{Applied, Custody, Refusal};
 use shoal_protocol::time::{Hlc, WallTime};
 
 use super::*;
@@ -16,6 +16,7 @@ struct Scene {
     coordinator: Coordinator<u8>,
     ring: Ring,
     alive: BTreeSet<NodeId>,
+    replaced: BTreeMap<NodeId, Custody>,
     keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
     keys: ContextKeys,
     digest_key: DigestKey,
@@ -40,6 +41,7 @@ impl Scene {
             coordinator: Coordinator::new(0),
             ring: Ring::new(Layout::new(Intent { nodes }, incarnations)),
             alive: (1..=3).map(NodeId).collect(),
+            replaced: BTreeMap::new(),
             keyspaces: BTreeMap::from([(info.id, info)]),
             keys: ContextKeys(vec![ContextKey { id: 1, key: [1; 32] }]),
             digest_key: DigestKey([2; 32]),
@@ -55,6 +57,7 @@ impl Scene {
             me: NodeId(1),
             ring: &self.ring,
             alive: &self.alive,
+            replaced: &self.replaced,
             keyspaces: &self.keyspaces,
             context_keys: &self.keys,
             digest_key: &self.digest_key,
@@ -155,11 +158,17 @@ fn get(r: Option<u8>) -> ClientRequest {
 }
 
 fn applied() -> PeerResponse {
-    PeerResponse::Applied(Applied {
-        incarnation: Actor::incarnation(1),
-        refill: RefillCount::default(),
-        known: Vec::new(),
-    })
+    applied_under(0, &[])
+}
+
+/// An ack of a node's store of this generation, which knows the stores of these others.
+fn applied_under(generation: u64, known: &[(u64, u64)]) -> PeerResponse {
+    let known = known.iter().map(|&(node, generation)| (NodeId(node), custody(generation))).collect();
+    PeerResponse::Applied(Applied { custody: custody(generation), known })
+}
+
+fn custody(generation: u64) -> Custody {
+    Custody { generation, incarnation: Actor::incarnation(1), refill: RefillCount::default() }
 }
 
 const CLASS: Class = Class { n: 3, r: 0, w: 0 };
@@ -251,6 +260,59 @@ fn a_batch_answers_once_with_every_verdict() {
     assert_eq!(scene.trace.matches("answer 9").count(), 1);
     assert!(scene.trace.contains("TooFewNodes { asked: 4, nodes: 3 }"));
     assert_eq!(scene.coordinator.in_flight(), 0);
+}
+
+#[test]
+fn an_ack_of_a_store_that_another_acker_knows_to_be_replaced_does_not_count() {
+    let mut scene = Scene::new();
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied_under(0, &[(1, 1)]));
+    scene.answer(3, applied_under(0, &[(1, 1)]));
+    // The write stays open while only one ack counts, and no third replica can make up for the one that does not.
+    scene.start(write(Some(3)));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied_under(0, &[(1, 1)]));
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn this_node_s_own_view_voids_acks_too_and_the_new_store_s_acks_count() {
+    let mut scene = Scene::new();
+    scene.replaced.insert(NodeId(2), custody(1));
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(2, applied());
+    scene.answer(1, applied());
+    scene.answer(3, applied());
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(2, applied_under(1, &[]));
+    scene.answer(1, applied_under(0, &[(2, 1)]));
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn reads_scans_and_doors_pass_by_a_replica_that_is_catching_up() {
+    let mut scene = Scene::new();
+    scene.replaced.insert(NodeId(1), custody(1));
+    scene.start(get(None));
+    let fresh = scene.state(&put(1));
+    scene.answer(2, fresh.clone());
+    scene.answer(3, fresh.clone());
+    scene.start(get(Some(3)));
+    scene.start(write(None));
+    scene.answer(2, PeerResponse::Refused(Refusal::Overloaded));
+    scene.answer(3, PeerResponse::Refused(Refusal::Overloaded));
+    // It learns what this node does not know yet: the answer of the third does not become "absent".
+    scene.replaced.clear();
+    scene.start(get(None));
+    scene.answer(1, PeerResponse::Refused(Refusal::NotSynced));
+    scene.answer(2, fresh);
+    scene.answer(3, PeerResponse::Refused(Refusal::NotSynced));
+    insta::assert_snapshot!(scene.trace);
 }
 
 /// The codes with which this is refused; nothing may be asked of any replica.

@@ -15,9 +15,10 @@ use shoal_protocol::client::{self, ClientResponse, KeyspaceInfo, Operate, Writte
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId};
 use shoal_protocol::object::{Object, Operation};
-use shoal_protocol::peer::{ApplyCause, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{Applied, ApplyCause, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::{Hlc, WallTime};
 
+use super::acks::Acks;
 use super::quorum::{Tally, Verdict};
 use super::{Cx, Step, Surroundings, VIEW_RETRY, door};
 
@@ -39,6 +40,7 @@ pub(crate) struct Write {
     /// Refused only because views differ: to be asked again.
     behind: BTreeSet<NodeId>,
     tally: Tally,
+    acks: Acks,
     /// Some replica has accepted, or may have.
     maybe: bool,
     answered: bool,
@@ -85,7 +87,8 @@ impl Write {
         let primaries = &around.ring.preference(partition).primaries;
         let mut candidates: Vec<NodeId> =
             primaries.iter().copied().filter(|node| around.alive.contains(node)).collect();
-        candidates.sort_by_key(|node| *node != around.me);
+        // A replica that is catching up cannot check what it has lost: its door is the last.
+        candidates.sort_by_key(|node| (around.replaced.contains_key(node), *node != around.me));
         if candidates.len() < usize::from(needed) {
             let replied = u8::try_from(candidates.len()).unwrap_or(u8::MAX);
             return Err(RequestError::Unavailable { replied, needed });
@@ -101,6 +104,7 @@ impl Write {
             door: None,
             waiting: BTreeSet::new(),
             behind: BTreeSet::new(),
+            acks: Acks::default(),
             maybe: false,
             answered: false,
         })
@@ -119,17 +123,17 @@ impl Write {
                 self.through(cx, from);
                 Step::Pending
             }
-            PeerResponse::Applied(_) => {
+            PeerResponse::Applied(applied) => {
                 self.through(cx, from);
-                self.tally.answer(from);
+                self.acked(cx, from, applied);
                 self.decide(cx)
             }
-            PeerResponse::Minted { delta, applied: _ } => match Object::decode(&delta) {
+            PeerResponse::Minted { delta, applied } => match Object::decode(&delta) {
                 Ok(object) => {
                     self.bound = Some((object.context().clone(), object.hlc_max()));
                     self.entry = Entry::Bound { delta };
                     self.through(cx, from);
-                    self.tally.answer(from);
+                    self.acked(cx, from, applied);
                     self.decide(cx)
                 }
                 Err(_) => self.lost(cx, from),
@@ -209,6 +213,15 @@ impl Write {
             } else {
                 self.tally.lose(other);
             }
+        }
+    }
+
+    /// Counts an ack, and drops those whose stores are known by now to be replaced.
+    fn acked(&mut self, cx: &Cx<'_>, from: NodeId, applied: Applied) {
+        self.tally.answer(from);
+        self.acks.take(from, applied);
+        for node in self.acks.void(cx.around.replaced) {
+            self.tally.revoke(node);
         }
     }
 

@@ -32,10 +32,9 @@ use super::secret::{ClusterSecrets, node_id};
 use super::storage_thread::StorageThread;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
-use crate::node::{Node, NodeConfig};
+use crate::node::{Node, NodeConfig, StoredError};
 use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
-use crate::system::StateError;
 
 /// Starts nodes.
 pub struct Server;
@@ -91,13 +90,13 @@ pub enum StartError {
         /// Why.
         error: OpenError,
     },
-    /// The system state in the data directory cannot be used.
+    /// What the data directory keeps of the node itself cannot be used.
     #[error("data directory {}: {error}", path.display())]
     State {
         /// The directory.
         path: PathBuf,
         /// Why.
-        error: StateError,
+        error: StoredError,
     },
     /// Certificates could not be made.
     #[error(transparent)]

@@ -10,9 +10,10 @@ use shoal_protocol::client::{
     ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, SessionGrant, Welcome,
 };
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, KeyspaceId};
+use shoal_protocol::id::Actor;
 use shoal_protocol::time::Now;
 
+use super::lookups::Asked;
 use super::{ClientTag, Effect, Node};
 use crate::coordinator::{Call, session_lives};
 use crate::system::SessionKey;
@@ -57,11 +58,20 @@ impl Node {
         out: &mut Vec<Effect>,
     ) {
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms.min(DEADLINE_MS_MAX)));
-        if let Some(error) = self.not_now(&call.request) {
+        let asked = Asked { tag, session, deadline, request: call.request };
+        if let Some(error) = self.not_now(&asked.request) {
             answer(tag, Err(error), out);
-            return;
+        } else if self.names_unknown(&asked.request) {
+            self.look_up(now, asked, out);
+        } else {
+            self.begin(now, asked, out);
         }
-        match call.request {
+    }
+
+    /// Takes a request, as far as keyspaces are known to this node.
+    pub(super) fn begin(&mut self, now: Now, asked: Asked, out: &mut Vec<Effect>) {
+        let Asked { tag, session, deadline, request } = asked;
+        match request {
             request @ (ClientRequest::Get(_)
             | ClientRequest::Write(_)
             | ClientRequest::Operate(_)
@@ -96,18 +106,11 @@ impl Node {
         if self.ring.is_none() {
             return Some(self.not_serving());
         }
-        if let Some(id) = keyspaces(request).into_iter().find(|id| !self.knows(*id)) {
-            return Some(RequestError::NotServing { reason: format!("keyspace {id} is not known here yet") });
-        }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
-        let full = self.coordinator.in_flight() + self.system_calls.changes.len() >= self.config.limits.requests_max
+        let waiting = self.lookups.len() + self.system_calls.changes.len();
+        let full = self.coordinator.in_flight() + waiting >= self.config.limits.requests_max
             || (writes && self.replica.store().pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
-    }
-
-    /// Whether this node knows what became of a keyspace; one created a moment ago may not have reached it.
-    fn knows(&self, id: KeyspaceId) -> bool {
-        self.system.keyspace_by_id(id).is_some() || self.system.state().is_dropped(id)
     }
 
     pub(super) fn not_serving(&self) -> RequestError {
@@ -117,24 +120,6 @@ impl Node {
 
 pub(super) fn answer(tag: ClientTag, result: Result<ClientResponse, RequestError>, out: &mut Vec<Effect>) {
     out.push(Effect::AnswerClient { connection: tag.connection, request: tag.request, result });
-}
-
-/// The keyspaces that a request names by id.
-fn keyspaces(request: &ClientRequest) -> Vec<KeyspaceId> {
-    match request {
-        ClientRequest::Get(get) => vec![get.place.keyspace],
-        ClientRequest::Write(write) => vec![write.place.keyspace],
-        ClientRequest::Operate(operate) => vec![operate.place.keyspace],
-        ClientRequest::Scan(scan) => vec![scan.keyspace],
-        ClientRequest::Batch(items) => items.iter().flat_map(keyspaces).collect(),
-        ClientRequest::CreateKeyspace { .. }
-        | ClientRequest::ShowKeyspace { .. }
-        | ClientRequest::ListKeyspaces
-        | ClientRequest::SetKeyspace { .. }
-        | ClientRequest::DropKeyspace { .. }
-        | ClientRequest::Routes { .. }
-        | ClientRequest::Status => Vec::new(),
-    }
 }
 
 /// The proof that this cluster granted a session. Principals come with access control; until then it binds the actor.

@@ -70,6 +70,8 @@ impl Node {
                 MemberOutput::Down(node) => {
                     self.alive.remove(&node);
                     self.system_calls.asked.retain(|_, to| *to != node);
+                    self.lookups.lose(node);
+                    self.advance_lookups(now, out);
                     self.tell_system(now, SystemInput::PeerDown(node), out);
                     self.coordinate(now, out, |coordinator, around, effects| {
                         coordinator.peer_down(around, node, effects);
@@ -102,6 +104,9 @@ impl Node {
             self.coordinate(now, out, |coordinator, around, effects| {
                 coordinator.answered(around, request, response, effects);
             });
+            return;
+        }
+        if self.look_up_answered(now, from, (request, &response), out) {
             return;
         }
         if self.system_calls.asked.remove(&request) != Some(from) {
@@ -188,6 +193,7 @@ impl Node {
     pub(super) fn system_persisted(&mut self, now: Now, ticket: PersistTicket, out: &mut Vec<Effect>) {
         if let Some((_, version, _)) = self.system_calls.persisting.take_if(|(open, _, _)| *open == ticket) {
             self.tell_system(now, SystemInput::Persisted { version }, out);
+            self.advance_lookups(now, out);
         }
     }
 
@@ -199,6 +205,7 @@ impl Node {
             tracing::info!(layout = %layout.id(), "serving under this layout");
             self.ring = Some(Ring::new(layout.clone()));
         }
+        self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
         let lww = keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
         let mut effects = Vec::new();

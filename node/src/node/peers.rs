@@ -108,7 +108,7 @@ impl Node {
         }
     }
 
-    /// The partition of a data request, if its keyspace exists and this node holds a replica of it.
+    /// The partition of a data request, if its keyspace exists and this node holds a replica of it that may serve it.
     fn owned(&self, request: &PeerRequest) -> Result<Partition, Refusal> {
         let keyspace = match request {
             PeerRequest::Apply { place, .. }
@@ -135,10 +135,9 @@ impl Node {
             PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
         };
         let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
-        if ring.preference(partition).primaries.contains(&self.config.node) {
-            Ok(partition)
-        } else {
-            Err(Refusal::NotReplica)
+        if !ring.preference(partition).primaries.contains(&self.config.node) {
+            return Err(Refusal::NotReplica);
         }
+        self.check_custody(partition, request).map(|()| partition)
     }
 }

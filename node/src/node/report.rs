@@ -19,12 +19,14 @@ impl Node {
             alive: liveness == Liveness::Alive,
             incarnation: Some(member.incarnation),
             in_layout: lists(member.node),
+            catching_up: self.replaced.contains_key(&member.node),
         });
         let me = MemberStatus {
             endpoint: self.endpoint(self.config.node),
             alive: store.is_serving(),
             incarnation: Some(store.leases().incarnation),
             in_layout: lists(self.config.node),
+            catching_up: lists(self.config.node) && !self.is_synced(),
         };
         Status {
             node: self.config.node,

@@ -7,7 +7,7 @@
 use shoal_protocol::causality::{Context, Dot};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::object::{Mint, Object, Operation, bind, own_total};
-use shoal_protocol::peer::{PeerResponse, Refusal};
+use shoal_protocol::peer::Refusal;
 use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
 use super::{Replica, ReplicaEffect, Work, WorkKind, check, refuse};
@@ -56,8 +56,11 @@ impl<T: Clone> Replica<T> {
             Ok(delta) => {
                 let bytes = delta.encode();
                 let lsn = self.apply(key, &delta, bytes.clone(), out);
-                let response = PeerResponse::Minted { delta: bytes, applied: self.ack() };
-                self.answer_at(lsn, from, response, out);
+                self.leave_at(
+                    lsn,
+                    ReplicaEffect::Ack { to: from, partition: key.partition(), minted: Some(bytes) },
+                    out,
+                );
             }
             Err(refusal) => out.push(refuse(from, refusal)),
         }

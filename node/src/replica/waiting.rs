@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use shoal_protocol::id::Lsn;
-use shoal_protocol::peer::PeerResponse;
 
 use super::{ReplicaEffect, Work};
 use crate::storage::RowKey;
@@ -49,7 +48,7 @@ impl<T> Parked<T> {
 /// Answers behind syncs.
 #[derive(Debug)]
 pub(crate) struct Unsynced<T> {
-    by_lsn: BTreeMap<Lsn, Vec<(T, PeerResponse)>>,
+    by_lsn: BTreeMap<Lsn, Vec<ReplicaEffect<T>>>,
     count: usize,
 }
 
@@ -60,9 +59,9 @@ impl<T> Default for Unsynced<T> {
 }
 
 impl<T> Unsynced<T> {
-    pub(crate) fn push(&mut self, lsn: Lsn, to: T, response: PeerResponse) {
+    pub(crate) fn push(&mut self, lsn: Lsn, answer: ReplicaEffect<T>) {
         self.count += 1;
-        self.by_lsn.entry(lsn).or_default().push((to, response));
+        self.by_lsn.entry(lsn).or_default().push(answer);
     }
 
     /// Lets every answer go whose lsn is synced.
@@ -72,7 +71,7 @@ impl<T> Unsynced<T> {
         {
             let answers = first.remove();
             self.count -= answers.len();
-            out.extend(answers.into_iter().map(|(to, response)| ReplicaEffect::Answer { to, response }));
+            out.extend(answers);
         }
     }
 

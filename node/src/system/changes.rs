@@ -166,6 +166,11 @@ impl Changes {
         Self { node, store, hlc: Hlc(0), pending: Vec::new() }
     }
 
+    /// The store has another incarnation from now on.
+    pub(super) const fn go_on_as(&mut self, store: Actor) {
+        self.store = store;
+    }
+
     /// Starts a change: alters `state`, or answers at once.
     pub(super) fn begin(
         &mut self,

@@ -92,6 +92,11 @@ impl Formation {
         Self { node, role, store, config, seeds: BTreeMap::new() }
     }
 
+    /// The store has another incarnation from now on.
+    pub(super) const fn go_on_as(&mut self, store: Actor) {
+        self.store = store;
+    }
+
     /// The node behind a configured seed address is known.
     pub(super) fn seed_found(&mut self, seed: String, node: NodeId) {
         self.seeds.insert(seed, node);

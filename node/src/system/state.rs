@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 use crdts::{CvRDT, GSet, LWWReg};
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::KeyspaceInfo;
-use shoal_protocol::id::{Actor, KeyspaceId, LayoutId, NodeId, SystemId, ViewId};
+use shoal_protocol::id::{Actor, KeyspaceId, LayoutId, NodeId, RefillCount, SystemId, ViewId};
 use shoal_protocol::layout::Layout;
+use shoal_protocol::peer::Custody;
 
 use super::encoding;
 use super::founding::Founding;
@@ -100,8 +101,27 @@ impl SystemState {
     /// The newest store incarnation known of a node.
     #[must_use]
     pub fn incarnation(&self, node: NodeId) -> Option<Actor> {
-        let named = || self.formed().and_then(|layout| layout.incarnations().get(&node).copied());
-        self.incarnations.get(&node).map(|register| register.val).or_else(named)
+        self.custody(node).map(|custody| custody.incarnation)
+    }
+
+    /// The newest store known of a node, and how many it announced before: 0 for the one that the first layout named.
+    #[must_use]
+    pub fn custody(&self, node: NodeId) -> Option<Custody> {
+        let refill = RefillCount::default();
+        if let Some(&Incarnation { val: incarnation, marker: (generation, _) }) = self.incarnations.get(&node) {
+            return Some(Custody { generation, incarnation, refill });
+        }
+        let named = self.formed().and_then(|layout| layout.incarnations().get(&node).copied());
+        named.map(|incarnation| Custody { generation: 0, incarnation, refill })
+    }
+
+    /// The layout's members whose store was replaced since it named them, with the newest one. They are catching up. A store
+    /// that comes back after another was announced in its place (a restored directory) counts as replaced like any other.
+    #[must_use]
+    pub fn replaced(&self) -> BTreeMap<NodeId, Custody> {
+        let members = self.formed().into_iter().flat_map(|layout| layout.incarnations().keys());
+        let newest = members.filter_map(|&node| Some((node, self.custody(node)?)));
+        newest.filter(|(_, custody)| custody.generation > 0).collect()
     }
 
     /// The keyspaces anybody may use, by id.
@@ -286,6 +306,38 @@ mod tests {
         a.join(&b);
         assert_eq!(a.incarnation(NodeId(1)), Some(Actor(3)));
         assert!(!a.announce(NodeId(1), Actor(3)));
+    }
+
+    #[test]
+    fn a_member_whose_store_was_replaced_is_known_by_all_whichever_announcement_they_heard_first() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut formed = SystemState::default();
+        let nodes = [1, 2].map(NodeId);
+        let roles = nodes.iter().map(|&node| (node, NodeRole::active("z"))).collect();
+        let layout = Layout::new(Intent { nodes: roles }, nodes.iter().map(|&node| (node, Actor(node.0))).collect());
+        let proposal = Proposal { round: 0, layout, keys: ClusterKeys::draw(&mut rng) };
+        for node in nodes {
+            formed.founding.votes.entry(Actor(node.0)).or_default().insert(0, proposal.id());
+        }
+        formed.founding.proposals.insert(proposal.id(), proposal);
+        assert!(formed.replaced().is_empty());
+        assert!(!formed.announce(NodeId(1), Actor(1)));
+
+        let custody = |generation, store| Custody { generation, incarnation: Actor(store), refill: RefillCount(0) };
+        assert_eq!(formed.custody(NodeId(1)), Some(custody(0, 1)));
+        let (mut second, mut third) = (formed.clone(), formed.clone());
+        second.announce(NodeId(1), Actor(9));
+        third.announce(NodeId(1), Actor(5));
+        let both = joined(&second, &third);
+        assert_eq!(both, joined(&third, &second));
+        assert_eq!(both.replaced(), BTreeMap::from([(NodeId(1), custody(1, 9))]));
+        // The one that did not win announces itself again.
+        let mut again = both.clone();
+        assert!(again.announce(NodeId(1), Actor(5)));
+        assert_eq!(again.replaced(), BTreeMap::from([(NodeId(1), custody(2, 5))]));
+        // The first store is back, from a copy: it is as wiped as any.
+        again.announce(NodeId(1), Actor(1));
+        assert_eq!(joined(&again, &both).replaced(), BTreeMap::from([(NodeId(1), custody(3, 1))]));
     }
 
     #[test]

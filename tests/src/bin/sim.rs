@@ -27,6 +27,9 @@ struct Arguments {
     /// Make the system wrong in this way.
     #[arg(long)]
     mutant: Option<Mutant>,
+    /// Let one machine lose its disk while clients work.
+    #[arg(long)]
+    wipes: bool,
 }
 
 fn main() -> ExitCode {
@@ -41,11 +44,11 @@ fn main() -> ExitCode {
 
 /// How many histories broke a rule.
 fn play(arguments: &Arguments, out: &mut impl Write) -> io::Result<u64> {
-    let Arguments { seed, count, steps, trace, mutant } = *arguments;
+    let Arguments { seed, count, steps, trace, mutant, wipes } = *arguments;
     let mut broken = 0;
     let mut sum: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seed..seed.saturating_add(count) {
-        let report = run(seed, Options { steps, trace, mutant });
+        let report = run(seed, Options { steps, trace, mutant, wipes });
         let wrong = !report.findings.is_empty();
         broken += u64::from(wrong);
         for (what, times) in &report.figures {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::client::{
-    ClientCall, ClientRequest, ClientResponse, Get, KeyspaceInfo, KeyspaceSpec, Operate, SessionGrant,
+    ClientCall, ClientRequest, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, Operate, SessionGrant,
 };
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::KeyspaceId;
@@ -38,6 +38,11 @@ impl Admin {
     pub(super) fn answered(&mut self, attempt: u64, outcome: Outcome) {
         self.inbox.insert(attempt, outcome);
     }
+
+    /// The next question asks for a session first.
+    pub(super) fn forget_session(&mut self) {
+        self.grant = None;
+    }
 }
 
 impl Sim {
@@ -64,7 +69,10 @@ impl Sim {
         let node = self.world.dice.index(self.world.nodes());
         let create = ClientRequest::CreateKeyspace { name: name.clone(), spec };
         match self.ask(node, create, Duration::from_secs(3)) {
-            Some(Ok(ClientResponse::Keyspace(info))) => Some(info),
+            Some(Ok(ClientResponse::Keyspace(info))) => {
+                self.use_elsewhere(&info);
+                Some(info)
+            }
             Some(Ok(other)) => {
                 self.world.find("honest answers", format!("{other:?} to a creation"));
                 None
@@ -78,6 +86,26 @@ impl Sim {
             Some(Err(_)) => {
                 self.run_for(Duration::from_millis(100));
                 None
+            }
+        }
+    }
+
+    /// A keyspace that was made just now is there for whoever asks, at every node.
+    fn use_elsewhere(&mut self, info: &KeyspaceInfo) {
+        let node = self.world.dice.index(self.world.nodes());
+        let by_name = ClientRequest::ShowKeyspace { name: info.name.clone() };
+        let collection = match info.spec.layout {
+            KeyspaceLayout::Collection => COLLECTION.into(),
+            KeyspaceLayout::Key => Bytes::new(),
+        };
+        let place = Place { keyspace: info.id, collection, key: Bytes::from_static(b"nothing") };
+        let by_id = ClientRequest::Get(Get { place, r: None, min_ctx: None });
+        for request in [by_name, by_id] {
+            let answer = self.ask(node, request, Duration::from_secs(1));
+            if let Some(Err(error @ (RequestError::UnknownKeyspace { .. } | RequestError::KeyspaceGone { .. }))) =
+                answer
+            {
+                self.world.find("keyspaces", format!("`{}` was made and node {node} says: {error}", info.name));
             }
         }
     }
@@ -157,7 +185,13 @@ impl Sim {
         let place = |id| Place { keyspace: id, collection: COLLECTION.into(), key: Bytes::from_static(b"key") };
         let operation = Operation::AddSibling { value: Value::json("1") };
         let operate = Operate { place: place(first.id), operation, context: None, w: None };
-        self.ask(node, ClientRequest::Operate(operate), Duration::from_secs(1));
+        for _ in 0..3 {
+            let other = self.world.dice.index(self.world.nodes());
+            let done = self.ask(other, ClientRequest::Operate(operate.clone()), Duration::from_secs(1));
+            if let Some(Err(error @ RequestError::KeyspaceGone { .. })) = done {
+                self.world.find("honest answers", format!("node {other} of a keyspace just made: {error}"));
+            }
+        }
         let dropped = self.ask(node, ClientRequest::DropKeyspace { name: name.clone() }, Duration::from_secs(2));
         let Some(Ok(ClientResponse::Keyspace(info))) = dropped else { return };
         self.admin.dropped.push(info.id);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Row, Scan, ScanScope};
 use shoal_protocol::error::RequestError;
+use shoal_protocol::id::NodeId;
 use shoal_protocol::object::{Object, View};
 use shoal_protocol::peer::{PeerResponse, Refusal};
 use shoal_protocol::time::WallTime;
@@ -20,6 +21,9 @@ impl Sim {
     /// Heals everything and judges.
     pub(super) fn end(&mut self) {
         self.clients.iter_mut().for_each(Client::stop);
+        if self.scenario.lasting_fault && self.scenario.nodes == 3 {
+            self.demand_progress_of_two();
+        }
         self.calm();
         if !self.wait_until_serving() {
             return;
@@ -41,6 +45,7 @@ impl Sim {
         }
         self.scan_everything(&objects);
         self.check_keyspaces();
+        self.check_catching_up();
         if self.scenario.dark_end {
             self.lose_power(&held);
         }
@@ -87,20 +92,27 @@ impl Sim {
                 r: Some(self.history.space_of(key).n),
                 min_ctx: None,
             };
+            let (get, got) = self.read_patiently(get)?;
             let floor = self.history.floor(key, get.r);
-            let got = self.read_patiently(&get)?;
             objects.push(self.history.got(&mut self.world, key, (&get, &floor), &got));
         }
         Some(objects)
     }
 
-    fn read_patiently(&mut self, get: &Get) -> Option<Got> {
+    /// Reads as asked, or with one reply less where a holder lost its disk: it is never to count.
+    fn read_patiently(&mut self, mut get: Get) -> Option<(Get, Got)> {
+        let all = get.r;
         let mut last: Option<Result<ClientResponse, RequestError>> = None;
         for _ in 0..5 {
             let node = self.world.dice.index(self.world.nodes());
             last = self.ask(node, ClientRequest::Get(get.clone()), Duration::from_secs(3));
             if let Some(Ok(ClientResponse::Got(got))) = last {
-                return Some(got);
+                return Some((get, got));
+            }
+            if let Some(Err(RequestError::Unavailable { .. })) = last
+                && self.world.wiped().is_some()
+            {
+                get.r = all.map(|all| all - 1);
             }
         }
         self.world.find("progress", format!("{:?} cannot be read although nothing fails: {last:?}", get.place));
@@ -127,14 +139,20 @@ impl Sim {
     fn compare(&mut self, key: usize, answers: &[Option<PeerResponse>]) -> Option<Object> {
         let place = self.history.keys[key].place.clone();
         let mut states = Vec::new();
-        for answer in answers {
+        let mut lost = 0;
+        for (node, answer) in answers.iter().enumerate() {
             match answer {
-                Some(PeerResponse::State { object, digest }) => states.push((object.clone(), *digest)),
                 Some(PeerResponse::Refused(Refusal::NotReplica)) => {}
+                Some(PeerResponse::Refused(Refusal::NotSynced)) if self.world.wiped() == Some(node) => lost += 1,
+                Some(PeerResponse::State { object, .. }) if self.world.wiped() == Some(node) => {
+                    let object = Object::decode(object);
+                    self.world.find("wiped", format!("node {node} lost {place:?} and shows {object:?}"));
+                }
+                Some(PeerResponse::State { object, digest }) => states.push((object.clone(), *digest)),
                 other => self.world.find("progress", format!("a replica does not show {place:?}: {other:?}")),
             }
         }
-        if states.len() != usize::from(self.history.space_of(key).n) {
+        if states.len() + lost != usize::from(self.history.space_of(key).n) {
             self.world.find("placement", format!("{place:?} has {} replicas", states.len()));
         }
         if states.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -212,6 +230,19 @@ impl Sim {
         }
         self.world.find("progress", "a partition cannot be scanned although nothing fails");
         None
+    }
+
+    /// Every node knows who lost its store, and says so.
+    fn check_catching_up(&mut self) {
+        let wiped = self.world.wiped().and_then(|node| self.world.status(node)).map(|status| status.node);
+        for node in 0..self.world.nodes() {
+            let Some(status) = self.world.status(node) else { continue };
+            let members = status.members.iter().filter(|member| member.catching_up);
+            let said: Vec<NodeId> = members.map(|member| member.endpoint.node).collect();
+            if said != Vec::from_iter(wiped) {
+                self.world.find("wiped", format!("node {node} says {said:?} are catching up, it is {wiped:?}"));
+            }
+        }
     }
 
     /// All machines lose power at once, and have lost nothing.

@@ -20,6 +20,10 @@ pub enum Act {
     SlowNode(usize, u32),
     /// A machine loses power.
     Crash(usize),
+    /// A machine loses its disk, and gets an empty one.
+    Wipe(usize),
+    /// A machine loses power and stays off.
+    Lose(usize),
     /// A process stops in good order.
     Halt(usize),
     /// A machine starts.
@@ -57,6 +61,17 @@ pub fn begin(world: &mut World, scenario: &Scenario) {
     world.count(name(kind));
     for (after, act) in steps(&mut world.dice, scenario, (kind, lasts)) {
         world.wake(after, Wake::Act(act));
+    }
+}
+
+/// Plans when the scenario's machine loses its disk while clients work: a store that had just come back may be lost too.
+pub fn plan_wipes(world: &mut World, scenario: &Scenario) {
+    let Some(node) = scenario.wiped else { return };
+    for _ in 0..world.dice.between(1, 3) {
+        let at = world.dice.millis((0, 4_000));
+        let back = at + world.dice.millis((0, 2_000));
+        world.wake(at, Wake::Act(Act::Wipe(node)));
+        world.wake(back, Wake::Act(Act::Boot(node)));
     }
 }
 

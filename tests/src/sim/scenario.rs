@@ -35,8 +35,12 @@ pub struct Scenario {
     pub limits: Limits,
     /// How far wall clocks are apart, ms each way.
     pub skew_ms: u64,
+    /// Whether one node of three stays away for a while when everything else is well again.
+    pub lasting_fault: bool,
     /// Whether all nodes lose power once more at the very end.
     pub dark_end: bool,
+    /// The machine that loses its disk, if one does.
+    pub wiped: Option<usize>,
 }
 
 /// How links behave when they are not cut.
@@ -160,9 +164,22 @@ impl Scenario {
             storage: storage(dice),
             limits: limits(dice),
             skew_ms: dice.pick(&[0, 100, 20_000]),
+            lasting_fault: dice.percent(40),
             dark_end: dice.percent(25),
+            wiped: None,
             faults,
         }
+    }
+
+    /// Makes it a history in which one machine loses its disk: every write is on W >= 2 replicas, and reads do without one
+    /// of N.
+    pub fn wipe_one(&mut self, dice: &mut Dice) {
+        self.nodes = self.nodes.max(3);
+        for (_, spec) in &mut self.keyspaces {
+            let (n, r, w) = dice.pick(&[(3, 0, 0), (3, 2, 2), (3, 1, 3)]);
+            spec.class = Class { n, r, w };
+        }
+        self.wiped = Some(dice.index(self.nodes));
     }
 }
 
@@ -267,6 +284,9 @@ impl fmt::Display for Scenario {
         writeln!(f, "  {:?}", self.storage)?;
         writeln!(f, "  {:?}", self.faults)?;
         writeln!(f, "  {:?}", self.kinds)?;
+        if let Some(wiped) = self.wiped {
+            writeln!(f, "  node {wiped} loses its disk")?;
+        }
         writeln!(f, "  siblings at most {}, clocks {} ms apart", self.limits.siblings_max, self.skew_ms)
     }
 }

@@ -64,6 +64,8 @@ pub struct World {
     /// For mutants: what each node has applied since it started.
     shadows: BTreeMap<(usize, Place), Object>,
     calm: bool,
+    /// The node that lost its disk, if one did.
+    wiped: Option<usize>,
 }
 
 /// What happens next.
@@ -172,11 +174,21 @@ impl World {
             probes_count: 0,
             shadows: BTreeMap::new(),
             calm: false,
+            wiped: None,
         };
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
             let (config, disk, doubt) = (config(scenario, index), SimDisk::default(), Doubt::Nothing);
-            world.hosts.push(Host { config, disk, process: None, boot: 0, skew_ms, doubt, slow_disk: 1 });
+            world.hosts.push(Host {
+                config,
+                disk,
+                process: None,
+                boot: 0,
+                skew_ms,
+                doubt,
+                slow_disk: 1,
+                is_lost: false,
+            });
             let start = world.now + world.dice.millis((0, 500));
             world.agenda.plan(start, Event::Boot { node: index });
         }
@@ -237,6 +249,18 @@ impl World {
     #[must_use]
     pub fn status(&self, node: usize) -> Option<Status> {
         self.hosts[node].process.as_ref().map(|process| process.node.status())
+    }
+
+    /// The node that lost its disk, if one did.
+    #[must_use]
+    pub fn wiped(&self) -> Option<usize> {
+        self.wiped
+    }
+
+    /// Whether a node loses its disk in this history: what fewer than W replicas acknowledged may go with it.
+    #[must_use]
+    pub fn is_risky(&self) -> bool {
+        self.profile.wiped.is_some()
     }
 
     /// Siblings that nodes admit.

@@ -10,7 +10,7 @@ use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
 use shoal_protocol::object::{Object, admit};
-use shoal_protocol::peer::{Applied, ApplyCause, PeerCall, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{Applied, ApplyCause, Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 
 use super::host::wall;
 use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRESS, World};
@@ -234,6 +234,12 @@ impl World {
             self.find("progress", format!("node {node} answers on a link of {callee}"));
             return;
         }
+        if self.mutant == Some(Mutant::WaitForAll)
+            && matches!(response, PeerResponse::Applied(_))
+            && !(self.network.is_whole() && self.hosts.iter().all(|host| host.process.is_some()))
+        {
+            return;
+        }
         let admitted = self.mutant == Some(Mutant::AdmittedIsAck) && matches!(response, PeerResponse::Admitted);
         let bytes = codec::encode(&if admitted { applied() } else { response.clone() }).freeze();
         self.trace.note(self.now, (node, "replies"), &bytes, || format!("{caller} {}: {response:?}", request.0));
@@ -307,13 +313,15 @@ impl World {
             | Mutant::FreshDot
             | Mutant::AdmittedIsAck
             | Mutant::AnswerTwice
-            | Mutant::NeverAnswer => None,
+            | Mutant::NeverAnswer
+            | Mutant::WaitForAll => None,
         }
     }
 }
 
 fn applied() -> PeerResponse {
-    PeerResponse::Applied(Applied { incarnation: Actor(1), refill: RefillCount(0), known: Vec::new() })
+    let custody = Custody { generation: 0, incarnation: Actor(1), refill: RefillCount(0) };
+    PeerResponse::Applied(Applied { custody, known: Vec::new() })
 }
 
 /// Where probes come from: no connection has this number.
