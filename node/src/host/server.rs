@@ -376,7 +376,9 @@ fn open_storage(
         cluster: Some(cluster),
         incarnation,
         cache_bytes: disk_limits.page_cache_bytes,
-        log: LogOptions { segment_bytes: disk_limits.log_segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64 },
+        log: LogOptions {
+            segment_bytes: disk_limits.log_segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64,
+        },
         reserve_bytes: disk_limits.reserve_bytes as u64,
         doubt: Doubt::Nothing,
     };

@@ -62,6 +62,10 @@ impl Memtables {
         self.tables().iter().flatten().map(|memtable| memtable.bytes()).sum()
     }
 
+    pub(super) fn log_end(&self) -> u64 {
+        self.log_end
+    }
+
     pub(super) fn log_ends(&mut self, log_end: u64) {
         self.log_end = log_end;
     }

@@ -175,14 +175,14 @@ impl Lane for RowsLane {
             for effect in effects {
                 done.push(match effect {
                     RowsEffect::Flush(work) => {
-                        rows.flush(&work, rest)?;
-                        StoreDone::Flushed { replay_from: work.replay_from }
+                        let written = rows.flush(&work, rest)?;
+                        StoreDone::Flushed { replay_from: work.replay_from, written }
                     }
                     RowsEffect::Ingest(work) => {
                         let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
-                        rows.ingest(&work.rows, rules, rest)?;
+                        let written = rows.ingest(&work.rows, rules, rest)?;
                         let keys = work.rows.iter().map(|row| row.key.clone()).collect();
-                        StoreDone::Ingested { id: work.id, keys }
+                        StoreDone::Ingested { id: work.id, keys, written }
                     }
                     RowsEffect::Verify { partition, digest_key } => {
                         let mut report = Box::<VerifyReport>::default();

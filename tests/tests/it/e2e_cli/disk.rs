@@ -38,7 +38,12 @@ impl Small {
         command.arg("mount -t tmpfs -o size=48m tmpfs \"$0\" && echo mounted && exec \"$@\"").arg(&mount);
         command.arg(beside("shoal")).arg("server").args(settings);
         command.args(["--expect", "1", "--found-alone", "--until-stdin-closes"]);
-        for (flag, mib) in [("--log-segment-bytes", 1), ("--log-bytes-max", 8), ("--memory-bytes-max", 8), ("--disk-reserve-bytes", 16)] {
+        for (flag, mib) in [
+            ("--log-segment-bytes", 1),
+            ("--log-bytes-max", 8),
+            ("--memory-bytes-max", 8),
+            ("--disk-reserve-bytes", 16),
+        ] {
             command.args([flag, &(mib * MIB).to_string()]);
         }
         let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
