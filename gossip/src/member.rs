@@ -11,6 +11,8 @@ pub struct Member {
     pub name: String,
     /// Its zone.
     pub zone: String,
+    /// Its share of the data in a first layout, relative to the others' weights.
+    pub weight: u32,
     /// `host:port` for nodes, first choice first.
     pub advertise_peer: Vec<String>,
     /// `host:port` for clients, first choice first.

@@ -107,6 +107,7 @@ mod tests {
             node: NodeId(node),
             name: format!("n{node}"),
             zone: "z".into(),
+            weight: 100,
             advertise_peer: vec![format!("n{node}:7400")],
             advertise_client: vec![format!("n{node}:7400")],
             version: "0.1.0".into(),

@@ -8,13 +8,16 @@
 )]
 
 mod acceptor;
+mod address_book;
 mod clock;
 pub mod config;
 pub mod disk;
 mod endpoint;
 mod event;
 mod event_loop;
+pub mod limits;
 mod links;
+mod load;
 mod outbox;
 mod peers;
 pub mod secret;

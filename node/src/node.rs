@@ -83,6 +83,13 @@ pub enum Input {
         /// Who answered.
         node: NodeId,
     },
+    /// Nobody of this cluster answers at a configured seed address, so far.
+    SeedFailed {
+        /// The address as configured.
+        seed: String,
+        /// Why.
+        reason: String,
+    },
     /// Another node asks.
     PeerCall {
         /// On which connection.
@@ -185,6 +192,8 @@ pub struct Node {
     system: System,
     system_calls: SystemCalls,
     lookups: Lookups,
+    /// Why nobody was found at these seeds.
+    failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
     /// Nodes that can be asked; this one while its storage serves.
@@ -228,6 +237,7 @@ impl Node {
             system,
             system_calls: SystemCalls::default(),
             lookups: Lookups::default(),
+            failed_seeds: BTreeMap::new(),
             ring: None,
             config,
         };
@@ -256,7 +266,13 @@ impl Node {
             }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
-            Input::SeedFound { seed, node } => self.tell_system(now, SystemInput::SeedFound { seed, node }, out),
+            Input::SeedFound { seed, node } => {
+                self.failed_seeds.remove(&seed);
+                self.tell_system(now, SystemInput::SeedFound { seed, node }, out);
+            }
+            Input::SeedFailed { seed, reason } => {
+                self.failed_seeds.insert(seed, reason);
+            }
             Input::PeerCall { link, from, request, call } => self.peer_call(now, (link, from, request), call, out),
             Input::PeerAnswer { from, request, response } => self.peer_answer(now, from, (request, response), out),
             Input::Stored(done) => {
@@ -405,7 +421,7 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
     rng.fill_bytes(&mut seed);
     SystemConfig {
         node: config.node,
-        role: NodeRole { weight: config.weight, ..NodeRole::active(config.zone.clone()) },
+        role: role(config.zone.clone(), config.weight),
         incarnation,
         formation: FormationConfig {
             expect: config.expect,
@@ -414,6 +430,11 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
         },
         seed,
     }
+}
+
+/// What a node is to be in a first layout.
+fn role(zone: String, weight: u32) -> NodeRole {
+    NodeRole { weight, ..NodeRole::active(zone) }
 }
 
 /// The name of the blob that holds the system state.

@@ -20,7 +20,7 @@ use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, Lsn, NodeId, Partition, RefillCount};
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
 use shoal_protocol::peer::{Custody, PeerRequest, PeerResponse, PeerScan, Refusal};
-use shoal_protocol::time::{Hlc, Instant, Now};
+use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
 pub use self::refills::RefillsError;
 
@@ -287,7 +287,7 @@ impl<T: Clone> Replica<T> {
                     let lsn = visible.lsn;
                     self.show(key, lsn, (work.from, have), out);
                 }
-                WorkKind::Admit { delta, bytes } => match check(&visible.object, &delta, &self.limits) {
+                WorkKind::Admit { delta, bytes } => match check(&visible.object, &delta, &self.limits, now.wall) {
                     Ok(()) => self.admit(key, work.from, (&delta, bytes), out),
                     Err(refusal) => out.push(refuse(work.from, refusal)),
                 },
@@ -348,8 +348,8 @@ impl<T: Clone> Replica<T> {
 }
 
 /// The checks that need the stored object.
-fn check(current: &Object, delta: &Object, limits: &Limits) -> Result<(), Refusal> {
-    admit(current, delta, limits).map_err(|refusal| Refusal::Request(request_error(refusal)))?;
+fn check(current: &Object, delta: &Object, limits: &Limits, wall: WallTime) -> Result<(), Refusal> {
+    admit(current, delta, limits, wall).map_err(|refusal| Refusal::Request(request_error(refusal)))?;
     if floors_known(current, delta) { Ok(()) } else { Err(Refusal::Behind) }
 }
 

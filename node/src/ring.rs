@@ -6,6 +6,7 @@
 //! Source: DESIGN §5; notes/model.md §5.1. Invariants: every node computes the same map from the same intent; a join undone
 //! gives the old map back; the ring never decides who is in a layout.
 
+mod assignment;
 mod numbers;
 mod placement;
 mod rendezvous;

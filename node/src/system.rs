@@ -66,8 +66,8 @@ pub enum SystemInput {
     PeerUp {
         /// The peer.
         node: NodeId,
-        /// Its zone.
-        zone: String,
+        /// Its zone and weight in a first layout.
+        role: NodeRole,
         /// Its store.
         incarnation: Actor,
     },
@@ -227,7 +227,7 @@ impl System {
     /// Takes one input; appends what follows to `out`, in order. Send a `Tick` first thing after `open`.
     pub fn handle(&mut self, now: Now, input: SystemInput, out: &mut Vec<SystemEffect>) {
         match input {
-            SystemInput::PeerUp { node, zone, incarnation } => self.peers.up(node, zone, incarnation),
+            SystemInput::PeerUp { node, role, incarnation } => self.peers.up(node, role, incarnation),
             SystemInput::PeerDown(node) => self.peers.down(node),
             SystemInput::Differs(node) => self.peers.differs(node),
             SystemInput::SeedFound { seed, node } => self.formation.seed_found(seed, node),

@@ -16,7 +16,8 @@ use shoal_protocol::id::NodeId;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::host::config::{LinkLimits, ServerConfig};
+use crate::host::config::ServerConfig;
+use crate::host::limits::ServerLimits;
 use crate::host::secret::{ClusterSecret, ClusterSecrets, SECRET_BYTES, node_id};
 use crate::host::{RunningServer, Server, ServerFailure, StartError, bind};
 
@@ -82,7 +83,8 @@ impl Cluster {
             let socket = bind(any_port).map_err(|error| ClusterError::Start { index, error })?;
             sockets.push((socket.local_addr()?, socket));
         }
-        let seeds: Vec<String> = sockets.iter().map(|(address, _)| address.to_string()).collect();
+        // One common seed: from it they learn of each other, and what they learn they keep.
+        let seeds: Vec<String> = sockets.first().map(|(address, _)| address.to_string()).into_iter().collect();
         let mut cluster = Self { nodes: Vec::new(), cuts: BTreeSet::new(), ca_pin: String::new(), _data: data };
         for (index, (listen, socket)) in sockets.into_iter().enumerate() {
             let config = ServerConfig {
@@ -99,7 +101,7 @@ impl Cluster {
                 found_alone: count == 1,
                 advertise_peer: Vec::new(),
                 advertise_client: Vec::new(),
-                link_limits: LinkLimits::default(),
+                limits: ServerLimits::default(),
             };
             let node = node_id(secrets.first().cluster_id(&config.cluster), &config.name);
             let running =

@@ -320,6 +320,8 @@ pub struct NodeEndpoint {
     pub name: String,
     /// Its zone.
     pub zone: String,
+    /// Its share of the data relative to the others: the layout's word, or before there is one the node's own.
+    pub weight: u32,
     /// `host:port` for clients, first choice first.
     pub addresses: Vec<String>,
 }

@@ -136,6 +136,11 @@ pub fn write_frame(out: &mut BytesMut, kind: FrameKind, request: RequestId, body
 
 const HEADER_BYTES: u32 = 9;
 
+/// A connection is closed with this code when its conversation is over; reasons travel in the goodbye.
+pub const CLOSE_DONE: u32 = 0;
+/// A connection is closed with this code when the other end has not read what waits for it: no goodbye would reach it, so the
+/// close says in its text what the limit was. Requests without an answer have an unknown outcome; dial again.
+pub const CLOSE_SLOW_READER: u32 = 1;
 /// Longest frame a node accepts from a client, bytes: an object at its limit and a half-full batch beside it.
 pub const CLIENT_FRAME_BYTES_MAX: u32 = 16 << 20;
 /// Longest frame between nodes, and from node to client, bytes: objects may overshoot their limit (DESIGN §4).

@@ -38,6 +38,8 @@ pub struct PeerMember {
     pub name: String,
     /// Its zone.
     pub zone: String,
+    /// Its share of the data in a first layout, relative to the others' weights.
+    pub weight: u32,
     /// `host:port` for nodes.
     pub advertise_peer: Vec<String>,
     /// `host:port` for clients.

@@ -15,6 +15,7 @@ pub mod disk;
 mod ending;
 pub mod faults;
 mod history;
+mod lasting;
 pub mod mutant;
 mod oracle;
 pub mod scenario;

@@ -138,6 +138,7 @@ mod tests {
             node: NodeId(n as u64),
             name: (*name).into(),
             zone: String::new(),
+            weight: 100,
             addresses: vec![(*name).into()],
         };
         let nodes = names.iter().enumerate().map(node).collect();

@@ -14,7 +14,7 @@ mod plan;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,7 +55,8 @@ pub(super) struct Args {
     /// Stop at the first line that cannot be imported. Some lines behind it may have been by then.
     #[arg(long)]
     strict: bool,
-    /// Where to remember how far it came [default: for a file, by its content, beside the stored sessions].
+    /// Where to remember how far it came [default: by the content, beside the stored sessions]. A stream, such as standard
+    /// input, is then imported as it comes; without, it is read to its end first.
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
 }
@@ -72,14 +73,11 @@ pub(super) async fn run(args: Args, connect: &Connect, out: &mut Output) -> Resu
     let client = connect.open().await?;
     let keyspace = client.keyspace(args.keyspace.as_str()).await?;
     let scope = format!("{} {}", connect.url()?.ca, keyspace.info().id);
-    let mut input = Input::open(&args.file)?;
-    let ledger = match ledger_path(&args, &scope)? {
-        Some(path) => Ledger::open(&path, &scope)?,
-        None => Ledger::in_memory(),
-    };
+    let input = Input::open(&args, &scope)?;
+    let ledger = Ledger::open(&input.ledger, &scope)?;
     let resumed = ledger.progress();
     let bar = progress::bytes(input.length);
-    let mut lines = Lines::new(&mut input.bytes);
+    let mut lines = Lines::new(input.bytes);
     if let Some(progress) = resumed {
         lines.skip(&progress)?;
         note(format_args!("note: going on behind line {}; {} lines had failed before", progress.line, progress.failed));
@@ -201,38 +199,72 @@ struct Chunk {
     end: Progress,
 }
 
-/// What is imported.
+/// What is imported, and where its import is remembered.
 struct Input {
     bytes: Box<dyn Read>,
     length: Option<u64>,
+    ledger: PathBuf,
 }
 
 impl Input {
-    fn open(path: &Path) -> Result<Self, Failure> {
-        if path == Path::new("-") {
-            return Ok(Self { bytes: Box::new(BufReader::new(io::stdin())), length: None });
+    /// A file as it is. A stream is read to its end first, because only then its content is known, by which its import is
+    /// remembered; with a place to remember named, it is taken as it comes.
+    fn open(args: &Args, scope: &str) -> Result<Self, Failure> {
+        let is_stdin = args.file == Path::new("-");
+        let mut file = None;
+        let mut stream: Box<dyn Read> = if is_stdin {
+            Box::new(io::stdin())
+        } else {
+            let opened = File::open(&args.file).map_err(|error| Failure::file(&args.file, &error))?;
+            if opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                file = Some(opened.try_clone()?);
+            }
+            Box::new(opened)
+        };
+        if let Some(ledger) = args.resume.clone() {
+            let length = file.and_then(|file| Some(file.metadata().ok()?.len()));
+            return Ok(Self { bytes: stream, length, ledger });
         }
-        let file = File::open(path).map_err(|error| Failure::file(path, &error))?;
-        let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
-        Ok(Self { bytes: Box::new(BufReader::with_capacity(READ_BYTES, file)), length })
+        let imports = state_dir()?.join("imports");
+        std::fs::create_dir_all(&imports).map_err(|error| Failure::file(&imports, &error))?;
+        let mut file = match file {
+            Some(file) => file,
+            None => kept(&mut stream, &imports)?,
+        };
+        let ledger = imports.join(fingerprint(args, scope, &mut file)?);
+        let length = Some(file.metadata()?.len());
+        Ok(Self { bytes: Box::new(file), length, ledger })
     }
 }
 
-/// Where to remember; nowhere for a stream that nobody named a file for.
-fn ledger_path(args: &Args, scope: &str) -> Result<Option<PathBuf>, Failure> {
-    if let Some(path) = &args.resume {
-        return Ok(Some(path.clone()));
+/// A stream's content in a file that nobody else sees and that is gone with this process.
+fn kept(stream: &mut impl Read, directory: &Path) -> Result<File, Failure> {
+    let failed = |error| Failure::file(directory, &error);
+    let mut file = tempfile::tempfile_in(directory).map_err(failed)?;
+    let bar = progress::bytes(None);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        file.write_all(&buffer[..read]).map_err(failed)?;
+        bar.inc(read as u64);
     }
-    if !args.file.is_file() {
-        return Ok(None);
-    }
+    bar.finish_and_clear();
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
+
+/// What names the import of this content into this place.
+fn fingerprint(args: &Args, scope: &str, file: &mut File) -> Result<String, Failure> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(scope.as_bytes());
     hasher.update(args.collection.as_deref().unwrap_or_default().as_bytes());
-    let copied = File::open(&args.file).and_then(|mut file| io::copy(&mut file, &mut Hashing(&mut hasher)));
-    copied.map_err(|error| Failure::file(&args.file, &error))?;
-    let name = hasher.finalize().to_hex().chars().take(NAME_DIGITS).collect::<String>();
-    Ok(Some(state_dir()?.join("imports").join(name)))
+    io::copy(file, &mut Hashing(&mut hasher))
+        .and_then(|_| file.rewind())
+        .map_err(|error| Failure::file(&args.file, &error))?;
+    Ok(hasher.finalize().to_hex().chars().take(NAME_DIGITS).collect())
 }
 
 fn hash(text: &str) -> [u8; 16] {

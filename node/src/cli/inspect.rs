@@ -77,7 +77,8 @@ fn configured(source: Source) -> Result<ClusterUrl, Failure> {
 }
 
 fn members(status: &Status) -> Vec<Vec<String>> {
-    let head = ["NAME", "NODE", "ZONE", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
+    let head =
+        ["NAME", "NODE", "ZONE", "WEIGHT", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
     let row = |member: &MemberStatus| {
         let MemberStatus { endpoint, alive, incarnation, in_layout, catching_up } = member;
         let state = match (endpoint.node == status.node, alive) {
@@ -94,6 +95,7 @@ fn members(status: &Status) -> Vec<Vec<String>> {
             endpoint.name.clone(),
             endpoint.node.to_string(),
             endpoint.zone.clone(),
+            endpoint.weight.to_string(),
             endpoint.addresses.join(","),
             state.to_owned(),
             layout.to_owned(),
@@ -107,6 +109,7 @@ fn document(status: &Status) -> Json {
     let members = status.members.iter().map(|member| {
         json!({
             "name": member.endpoint.name, "node": member.endpoint.node.to_string(), "zone": member.endpoint.zone,
+            "weight": member.endpoint.weight,
             "addresses": member.endpoint.addresses, "alive": member.alive, "in_layout": member.in_layout,
             "catching_up": member.catching_up,
             "incarnation": member.incarnation.map(|incarnation| incarnation.to_string()),

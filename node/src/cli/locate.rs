@@ -41,8 +41,8 @@ pub(super) async fn ring(args: RingArgs, connect: &Connect, out: &mut Output) ->
         let nodes: Vec<_> = rows
             .map(|(node, share)| {
                 json!({
-                    "name": node.name, "node": node.node.to_string(), "zone": node.zone, "addresses": node.addresses,
-                    "alive": alive.get(&node.node), "partitions": share.held, "first_of": share.first,
+                    "name": node.name, "node": node.node.to_string(), "zone": node.zone, "weight": node.weight,
+                    "addresses": node.addresses, "alive": alive.get(&node.node), "partitions": share.held, "first_of": share.first,
                 })
             })
             .collect();
@@ -52,11 +52,12 @@ pub(super) async fn ring(args: RingArgs, connect: &Connect, out: &mut Output) ->
         });
         return out.document(&document);
     }
-    let head = ["NODE", "ZONE", "ADDRESS", "STATE", "PARTITIONS", "FIRST OF"].map(str::to_owned).to_vec();
+    let head = ["NODE", "ZONE", "WEIGHT", "ADDRESS", "STATE", "PARTITIONS", "FIRST OF"].map(str::to_owned).to_vec();
     let rows = rows.map(|(node, share)| {
         vec![
             node.name.clone(),
             node.zone.clone(),
+            node.weight.to_string(),
             node.addresses.join(","),
             state(&alive, node.node).to_owned(),
             format!("{} ({}%)", share.held, percent(share.held, routes.preference.len())),
@@ -156,7 +157,13 @@ mod tests {
 
     #[test]
     fn a_fallback_holds_nothing() {
-        let node = |n| NodeEndpoint { node: NodeId(n), name: String::new(), zone: String::new(), addresses: vec![] };
+        let node = |n| NodeEndpoint {
+            node: NodeId(n),
+            name: String::new(),
+            zone: String::new(),
+            weight: 100,
+            addresses: vec![],
+        };
         let routes = Routes {
             view: ViewId(1),
             nodes: vec![node(1), node(2), node(3)],

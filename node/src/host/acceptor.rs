@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use shoal_protocol::frame::{CLOSE_DONE, CLOSE_SLOW_READER};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::endpoint;
 use super::event::Door;
@@ -58,10 +59,23 @@ pub(super) async fn close(connection: &Connection, end: &LinkEnd) {
     if matches!(end, LinkEnd::GoodbyeSaid) {
         let _ = timeout(GOODBYE_WITHIN, connection.closed()).await;
     }
-    connection.close(CLOSED, b"");
+    match end {
+        LinkEnd::SlowReader { .. } | LinkEnd::StalledReader { .. } => {
+            info!(to = %connection.remote_address(), %end, "connection ended");
+            connection.close(SLOW_READER, end.to_string().as_bytes());
+        }
+        LinkEnd::Closed
+        | LinkEnd::Failed(_)
+        | LinkEnd::Refused(_)
+        | LinkEnd::Dismissed(_)
+        | LinkEnd::GoodbyeSaid
+        | LinkEnd::Dropped
+        | LinkEnd::Untrusted(_)
+        | LinkEnd::Stopping => connection.close(CLOSED, b""),
+    }
 }
 
-/// The only close code: reasons travel in the goodbye.
-pub(super) const CLOSED: quinn::VarInt = quinn::VarInt::from_u32(0);
+pub(super) const CLOSED: VarInt = VarInt::from_u32(CLOSE_DONE);
+const SLOW_READER: VarInt = VarInt::from_u32(CLOSE_SLOW_READER);
 /// From the first packet to the end of the handshake; several retransmissions on a slow path.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use shoal_protocol::id::ClusterId;
 
+use super::limits::{LimitSettings, ServerLimits};
 use super::peers::ADDRESSES_COUNT_MAX;
 use super::secret::{ClusterSecrets, SecretError};
 
@@ -57,6 +58,9 @@ pub struct Settings {
     /// `host:port` under which clients reach this node [default: as for nodes].
     #[cfg_attr(feature = "cli", arg(long, value_name = "HOST:PORT", value_delimiter = ','))]
     pub advertise_client: Option<Vec<String>>,
+    /// What bounds the node.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub limits: LimitSettings,
     /// Found a cluster of this node alone, if the data directory is empty. Never in a file or the environment: it must not
     /// happen by itself after a loss of data.
     #[cfg_attr(feature = "cli", arg(long))]
@@ -109,7 +113,7 @@ impl Settings {
             "SHOAL_EXPECT" => self.expect = Some(parse(name, &value)?),
             "SHOAL_ADVERTISE_PEER" => self.advertise_peer = Some(list()),
             "SHOAL_ADVERTISE_CLIENT" => self.advertise_client = Some(list()),
-            _ => {}
+            _ => self.limits.read_variable(name, &value)?,
         }
         Ok(())
     }
@@ -136,6 +140,7 @@ impl Settings {
             expect: self.expect.or(lower.expect),
             advertise_peer: self.advertise_peer.or(lower.advertise_peer),
             advertise_client: self.advertise_client.or(lower.advertise_client),
+            limits: self.limits.over(lower.limits),
             found_alone: self.found_alone || lower.found_alone,
             secret,
         }
@@ -171,7 +176,7 @@ impl Settings {
             found_alone: self.found_alone,
             advertise_peer: self.advertise_peer.unwrap_or_default(),
             advertise_client: self.advertise_client.unwrap_or_default(),
-            link_limits: LinkLimits::default(),
+            limits: self.limits.resolve(),
         };
         config.check()?;
         Ok(config)
@@ -207,27 +212,8 @@ pub struct ServerConfig {
     pub advertise_peer: Vec<String>,
     /// `host:port` for clients; empty = as for nodes.
     pub advertise_client: Vec<String>,
-    /// Bounds of each connection.
-    pub link_limits: LinkLimits,
-}
-
-/// Bounds of one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkLimits {
-    /// Requests without an answer; more are answered `overloaded`.
-    pub in_flight_count_max: usize,
-    /// Their bytes.
-    pub in_flight_bytes_max: usize,
-    /// Bytes waiting for a slow reader; beyond, its connection ends.
-    pub outbox_bytes_max: usize,
-}
-
-impl Default for LinkLimits {
-    /// Guesses, to be set by load tests: a pipelining client at full speed has a few hundred requests under way, and the
-    /// largest answers (64 MiB between nodes) must fit.
-    fn default() -> Self {
-        Self { in_flight_count_max: 4_096, in_flight_bytes_max: 32 << 20, outbox_bytes_max: 64 << 20 }
-    }
+    /// What bounds the node.
+    pub limits: ServerLimits,
 }
 
 impl ServerConfig {
@@ -262,6 +248,7 @@ impl ServerConfig {
         if self.secrets.as_ref().is_some_and(|secrets| secrets.iter().count() > 1) && self.cluster_id.is_none() {
             return Err(ConfigError::Missing { setting: "cluster_id" });
         }
+        self.limits.check()?;
         if self.listen.ip().is_unspecified() && self.advertise_peer.is_empty() {
             return Err(ConfigError::Missing { setting: "advertise_peer" });
         }
@@ -293,6 +280,7 @@ impl fmt::Display for Shown<'_> {
             expect: Some(config.expect),
             advertise_peer: Some(config.advertise_peer.clone()),
             advertise_client: Some(config.advertise_client.clone()),
+            limits: LimitSettings::of(&config.limits),
             ..Settings::default()
         };
         let secrets_count = config.secrets.as_ref().map_or(0, |secrets| secrets.iter().count());
@@ -376,6 +364,14 @@ pub enum ConfigError {
         /// Which.
         setting: &'static str,
     },
+    /// A limit of nothing, or beyond what frames and codec can carry.
+    #[error("setting `limits.{setting}` must be from 1 to {max}")]
+    BadLimit {
+        /// Which.
+        setting: &'static str,
+        /// The largest value it may have.
+        max: usize,
+    },
     /// Beyond loopback without a secret.
     #[error("refusing to listen on {listen}, beyond loopback, without a cluster secret")]
     NoSecret {
@@ -390,7 +386,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         .map_err(|_| ConfigError::Toml { path: path.to_owned(), reason: "not UTF-8 text".to_owned() })
 }
 
-fn parse<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Result<T, ConfigError> {
+pub(super) fn parse<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Result<T, ConfigError> {
     value.parse().map_err(|error: T::Err| ConfigError::Variable { name: name.to_owned(), reason: error.to_string() })
 }
 
@@ -461,6 +457,19 @@ mod tests {
     }
 
     #[test]
+    fn limits_come_from_all_layers_and_are_checked() {
+        let lowest = file("name = \"a\"\ndata_dir = \"d\"\n[limits]\nrequests_max = 1\nsiblings_max = 2").unwrap();
+        let env = env(&[("SHOAL_SIBLINGS_MAX", "3"), ("SHOAL_REQUEST_BYTES_MAX", "4")]).unwrap();
+        let limits = env.over(lowest).resolve().unwrap().limits;
+        assert_eq!((limits.node.requests_max, limits.node.objects.siblings_max), (1, 3));
+        assert_eq!(limits.load.request_bytes_max, 4);
+        let none = LimitSettings { link_requests_max: Some(0), ..LimitSettings::default() };
+        let refused = Settings { limits: none, ..least() }.resolve().unwrap_err();
+        assert!(matches!(refused, ConfigError::BadLimit { setting: "link_requests_max", .. }), "{refused}");
+        assert!(file("[limits]\nrequest_max = 1").unwrap_err().to_string().contains("request_max"));
+    }
+
+    #[test]
     fn beyond_loopback_a_secret_is_needed() {
         let open = Settings { listen: Some("192.0.2.1:7400".parse().unwrap()), ..least() };
         assert!(matches!(open.clone().resolve(), Err(ConfigError::NoSecret { .. })));
@@ -493,9 +502,11 @@ mod tests {
     #[test]
     fn what_is_shown_reads_back_the_same_and_hides_the_secret() {
         let secret = "ab".repeat(32);
-        let config = Settings { secret: ClusterSecrets::parse(&secret).ok(), ..least() }.resolve().unwrap();
+        let limits = LimitSettings { requests_max: Some(7), ..LimitSettings::default() };
+        let config = Settings { secret: ClusterSecrets::parse(&secret).ok(), limits, ..least() }.resolve().unwrap();
         let shown = config.show().to_string();
         assert!(!shown.contains("abab") && shown.contains("secrets: 1"), "{shown}");
+        assert!(shown.contains("[limits]\nrequests_max = 7\n"), "{shown}");
         let again = file(&shown).unwrap().resolve().unwrap();
         assert_eq!(ServerConfig { secrets: None, ..config }, again);
     }

@@ -12,7 +12,8 @@ use shoal_protocol::id::NodeId;
 use shoal_protocol::peer::PeerHello;
 use tokio::sync::{mpsc, oneshot};
 
-use super::config::LinkLimits;
+use super::limits::{LinkLimits, LoadLimits};
+use super::load::{Load, Side};
 use super::outbox::{LinkEnd, Outbox};
 use crate::node::{ConnectionId, Input, LinkId};
 
@@ -52,16 +53,21 @@ pub(super) enum Event {
 #[derive(Clone)]
 pub(super) struct Door {
     events: mpsc::Sender<Event>,
-    /// Bounds of every connection.
-    pub(super) limits: LinkLimits,
+    limits: LinkLimits,
+    load: Rc<Load>,
     ids: Rc<Cell<u64>>,
 }
 
 impl Door {
     /// A door and what comes in by it.
-    pub(super) fn new(limits: LinkLimits) -> (Self, mpsc::Receiver<Event>) {
+    pub(super) fn new(limits: LinkLimits, load: LoadLimits) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(EVENTS_COUNT_MAX);
-        (Self { events, limits, ids: Rc::default() }, receiver)
+        (Self { events, limits, load: Rc::new(Load::new(load)), ids: Rc::default() }, receiver)
+    }
+
+    /// The writing side of a new connection.
+    pub(super) fn outbox(&self, side: Side) -> Rc<Outbox> {
+        Rc::new(Outbox::new(self.limits, Rc::clone(&self.load), side))
     }
 
     /// A number no other connection of this process has.

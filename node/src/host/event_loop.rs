@@ -249,6 +249,7 @@ impl EventLoop {
         self.check(&hello)?;
         info!(node = %hello.member.node, name = hello.member.name, "linked");
         self.switchboard.add_peer(hello.member.node, hello.member.boot_nonce, outbox);
+        self.peers.learn(&hello.member, None);
         self.node.handle(now, Input::PeerUp { hello }, &mut self.effects);
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_protocol::client::{ClientCall, ClientHello, ClientResponse};
+use shoal_protocol::client::{ClientCall, ClientHello, ClientRequest, ClientResponse};
 use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::frame::{CLIENT_FRAME_BYTES_MAX, Frame, FrameError, FrameKind, FrameReader, PEER_FRAME_BYTES_MAX};
@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
 use super::event::{Door, Event};
+use super::load::Side;
 use super::outbox::{Admission, FrameTooLong, LinkEnd, Outbox};
 use super::tls::PeerIdentity;
 use crate::node::{ConnectionId, Input, LinkId};
@@ -32,7 +33,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let outbox = Rc::new(Outbox::new(door.limits));
+    let outbox = door.outbox(Side::Client);
     let connection = ConnectionId(door.next_id());
     let conversation = async {
         let mut frames = Frames::new(reader, CLIENT_HELLO_BYTES_MAX);
@@ -59,7 +60,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let outbox = Rc::new(Outbox::new(door.limits));
+    let outbox = door.outbox(Side::Peer);
     let link = LinkId(door.next_id());
     let conversation = async {
         let mut frames = Frames::new(reader, PEER_HELLO_BYTES_MAX);
@@ -107,7 +108,7 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let outbox = Rc::new(Outbox::new(door.limits));
+    let outbox = door.outbox(Side::Peer);
     let announced = Cell::new(None);
     let conversation = async {
         let own = door.ask(|answer| Event::OwnHello { answer }).await?;
@@ -177,10 +178,15 @@ async fn take_client_call(
 ) -> Result<(), LinkEnd> {
     let request = frame.request;
     let refuse = |error: RequestError| say_to(outbox, request, &Err::<ClientResponse, _>(error));
-    if !admit(&frame, outbox)? {
-        return refuse(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
-    }
+    let is_in_doubt = match admit(&frame, outbox)? {
+        Room::Yes => false,
+        Room::No => return refuse(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS }),
+        Room::OnlyForStatus => true,
+    };
     match codec::decode::<ClientCall>(&frame.body) {
+        Ok(call) if is_in_doubt && call.request != ClientRequest::Status => {
+            refuse(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
+        }
         Ok(call) => door.tell(Event::Input(Input::ClientCall { connection, request, session, call })).await,
         Err(error) => {
             outbox.settle(request);
@@ -191,7 +197,7 @@ async fn take_client_call(
 
 async fn take_peer_call(frame: Frame, link: LinkId, from: NodeId, outbox: &Outbox, door: &Door) -> Result<(), LinkEnd> {
     let request = frame.request;
-    if !admit(&frame, outbox)? {
+    if admit(&frame, outbox)? != Room::Yes {
         return say_to(outbox, request, &PeerResponse::Refused(Refusal::Overloaded));
     }
     match codec::decode::<PeerCall>(&frame.body) {
@@ -203,11 +209,20 @@ async fn take_peer_call(frame: Frame, link: LinkId, from: NodeId, outbox: &Outbo
     }
 }
 
-/// Whether the request may go on; `false` means the node is at a limit.
-fn admit(frame: &Frame, outbox: &Outbox) -> Result<bool, LinkEnd> {
+/// Whether a request may go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Yes,
+    No,
+    /// The node is at a limit. Whoever asks how it is doing must be told all the same; that is done at once.
+    OnlyForStatus,
+}
+
+fn admit(frame: &Frame, outbox: &Outbox) -> Result<Room, LinkEnd> {
     match outbox.admit(frame.request, frame.body.len()) {
-        Admission::Admitted => Ok(true),
-        Admission::Overloaded => Ok(false),
+        Admission::Admitted => Ok(Room::Yes),
+        Admission::NodeOverloaded if frame.body.len() <= STATUS_BYTES_MAX => Ok(Room::OnlyForStatus),
+        Admission::NodeOverloaded | Admission::Overloaded => Ok(Room::No),
         Admission::Duplicate => Err(bad(format!("request id {} is under way already", frame.request.0))),
     }
 }
@@ -305,5 +320,7 @@ const CLIENT_HELLO_BYTES_MAX: u32 = 64 << 10;
 const PEER_HELLO_BYTES_MAX: u32 = 1 << 20;
 /// Room made before each read, bytes; guess: a few full packets.
 const READ_BYTES: usize = 64 << 10;
+/// No question for the status is longer, bytes: nothing longer is decoded while the node is at a limit.
+const STATUS_BYTES_MAX: usize = 64;
 /// What a client at its limit is told; guess: longer than the work under way should take.
 const RETRY_AFTER_MS: u32 = 50;

@@ -1,9 +1,11 @@
 //! Dialing: one outgoing connection to every known node, kept up for ever.
 //!
 //! What: a task per seed finds out who lives at its addresses; a task per node found keeps a link to it. Names are resolved
-//! anew at each attempt and every address is tried, because addresses move. Source: DESIGN §8; notes on deployment §2.
+//! anew at each attempt and every address is tried, because addresses move. Whoever was met once is remembered on disk, so
+//! that a seed is needed only to meet. Source: DESIGN §8; notes on deployment §2.
 //! Invariants: a link is to the node it was meant for, by certificate and hello; this node's own address among the seeds
-//! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s.
+//! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s; who is refused,
+//! or refuses, for good reasons (another secret or cluster) is said once, and tried again all the same.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,22 +13,25 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quinn::Endpoint;
+use quinn::{ConnectionError, Endpoint};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use shoal_protocol::error::RequestError;
 use shoal_protocol::id::NodeId;
 use shoal_protocol::peer::PeerMember;
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::acceptor::close;
-use super::event::Door;
+use super::address_book::AddressBook;
+use super::event::{Door, Event};
 use super::links::{Errand, call_peer};
 use super::outbox::LinkEnd;
-use super::tls::{NODE_SERVER_NAME, PeerIdentity};
+use super::tls::{NODE_SERVER_NAME, PeerIdentity, untrusted};
+use crate::node::Input;
 
 /// Who is known, and the means to dial them.
 pub(super) struct Peers {
@@ -34,14 +39,18 @@ pub(super) struct Peers {
     door: Door,
     own: NodeId,
     known: BTreeMap<NodeId, Rc<Known>>,
+    book: AddressBook,
     rng: ChaCha8Rng,
     is_stopped: Rc<Cell<bool>>,
 }
 
-/// A node found once.
+/// A node found once, by this process or an earlier one.
+#[derive(Default)]
 struct Known {
     /// What it last said of itself, or others said of it.
-    member: RefCell<PeerMember>,
+    member: RefCell<Option<PeerMember>>,
+    /// Where an earlier process met it; given up once it has said where it is.
+    remembered: RefCell<Vec<String>>,
     /// Where it answered, for the case that it does not know its own address.
     found_at: RefCell<Option<String>>,
     /// A reason to try now.
@@ -49,15 +58,15 @@ struct Known {
 }
 
 impl Peers {
-    pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32]) -> Self {
-        Self {
-            endpoint,
-            door,
-            own,
-            known: BTreeMap::new(),
-            rng: ChaCha8Rng::from_seed(seed),
-            is_stopped: Rc::default(),
+    /// Begins to keep links to those in the book.
+    pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32], book: AddressBook) -> Self {
+        let remembered = book.known().clone();
+        let (known, rng) = (BTreeMap::new(), ChaCha8Rng::from_seed(seed));
+        let mut peers = Self { endpoint, door, own, known, book, rng, is_stopped: Rc::default() };
+        for (node, addresses) in remembered.into_iter().filter(|(node, _)| *node != own) {
+            peers.know(node).remembered.replace(addresses);
         }
+        peers
     }
 
     /// Begins to look for a node at this address, and never stops: another may move in.
@@ -71,38 +80,46 @@ impl Peers {
         if member.node == self.own {
             return;
         }
-        if let Some(known) = self.known.get(&member.node) {
-            known.member.replace(member.clone());
-            if found_at.is_some() {
-                known.found_at.replace(found_at.map(str::to_owned));
-            }
-            known.wake.notify_one();
-            return;
+        let known = self.know(member.node);
+        if known.member.replace(Some(member.clone())).is_none() {
+            info!(node = %member.node, name = member.name, addresses = ?member.advertise_peer, "found a node");
         }
-        info!(node = %member.node, name = member.name, addresses = ?member.advertise_peer, "found a node");
-        let known = Known {
-            member: RefCell::new(member.clone()),
-            found_at: RefCell::new(found_at.map(str::to_owned)),
-            wake: Notify::new(),
-        };
-        let known = Rc::new(known);
-        self.known.insert(member.node, Rc::clone(&known));
-        let (dialer, waits) = (self.dialer(), self.waits());
-        spawn_local(keep(dialer, member.node, known, waits));
+        known.remembered.take();
+        if found_at.is_some() {
+            known.found_at.replace(found_at.map(str::to_owned));
+        }
+        known.wake.notify_one();
+        self.book.note(member.node, known.addresses());
     }
 
     /// Learns of nodes by hearsay: of those already known, what they said themselves counts more.
     pub(super) fn hear_of(&mut self, others: &[PeerMember]) {
-        for member in others.iter().take(OTHERS_COUNT_MAX) {
-            if !self.known.contains_key(&member.node) {
-                self.learn(member, None);
+        let own = self.own;
+        for member in others.iter().take(OTHERS_COUNT_MAX).filter(|member| member.node != own) {
+            let known = self.know(member.node);
+            if known.member.borrow().is_none() {
+                known.member.replace(Some(member.clone()));
+                known.wake.notify_one();
+                self.book.note(member.node, known.addresses());
             }
         }
     }
 
+    /// The node, to which a link is kept from now on.
+    fn know(&mut self, node: NodeId) -> Rc<Known> {
+        if let Some(known) = self.known.get(&node) {
+            return Rc::clone(known);
+        }
+        let known = Rc::<Known>::default();
+        self.known.insert(node, Rc::clone(&known));
+        let (dialer, waits) = (self.dialer(), self.waits());
+        spawn_local(keep(dialer, node, Rc::clone(&known), waits));
+        known
+    }
+
     /// Whom this node has met, for its hello.
     pub(super) fn met(&self) -> Vec<PeerMember> {
-        self.known.values().take(OTHERS_COUNT_MAX).map(|known| known.member.borrow().clone()).collect()
+        self.known.values().filter_map(|known| known.member.borrow().clone()).take(OTHERS_COUNT_MAX).collect()
     }
 
     /// Tries everybody without a link now.
@@ -128,40 +145,59 @@ impl Peers {
 }
 
 impl Known {
-    /// Where to try: what it advertises, then where it was found.
+    /// Where to try: what it advertises, then where it was found, then where it was.
     fn addresses(&self) -> Vec<String> {
-        let mut addresses = self.member.borrow().advertise_peer.clone();
+        let mut addresses = self.member.borrow().as_ref().map_or_else(Vec::new, |member| member.advertise_peer.clone());
         addresses.truncate(ADDRESSES_COUNT_MAX);
-        let found_at = self.found_at.borrow().clone();
-        addresses.extend(found_at.filter(|address| !addresses.contains(address)));
+        let others = self.found_at.borrow().iter().chain(self.remembered.borrow().iter()).cloned().collect::<Vec<_>>();
+        for address in others.into_iter().take(ADDRESSES_COUNT_MAX) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         addresses
     }
 }
 
 async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
+    let mut told = None;
+    let mut complaint = Complaint::default();
     loop {
-        let mut all_answered = true;
-        for address in resolve(&seed).await {
+        let addresses = resolve(&seed).await;
+        let mut failure = addresses.is_empty().then(|| "its name has no address".to_owned());
+        for address in addresses {
             let end = dialer.dial(address, Errand::Find { seed: seed.clone() }).await;
-            all_answered &= matches!(end, LinkEnd::Closed);
             debug!(seed, %address, %end, "looked for a node");
+            if matches!(end, LinkEnd::Closed) {
+                told = None;
+            } else {
+                complaint.note(&seed, &end);
+                failure = Some(end.to_string());
+            }
         }
-        if all_answered {
+        let Some(reason) = failure else {
             waits.reset();
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-        } else {
-            tokio::time::sleep(waits.next()).await;
+            continue;
+        };
+        if told.as_ref() != Some(&reason) {
+            told = Some(reason.clone());
+            // A node that ends needs no news.
+            let _ = dialer.door.tell(Event::Input(Input::SeedFailed { seed: seed.clone(), reason })).await;
         }
+        tokio::time::sleep(waits.next()).await;
     }
 }
 
 async fn keep(dialer: Dialer, node: NodeId, known: Rc<Known>, mut waits: Waits) {
+    let mut complaint = Complaint::default();
     loop {
         for name in known.addresses() {
             for address in resolve(&name).await {
                 let began = tokio::time::Instant::now();
                 let end = dialer.dial(address, Errand::Link { node }).await;
                 debug!(%node, %address, %end, "link ended");
+                complaint.note(&name, &end);
                 if began.elapsed() > WAIT_MAX {
                     waits.reset();
                 }
@@ -200,15 +236,49 @@ impl Dialer {
         };
         let connection = match timeout(DIAL_WITHIN, connecting).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return failed(error.to_string()),
+            Ok(Err(error)) => return refused(&error).unwrap_or_else(|| failed(error.to_string())),
             Err(_) => return failed("no answer".to_owned()),
         };
         let end = match connection.open_bi().await {
             Ok((send, receive)) => call_peer(receive, send, PeerIdentity::of(&connection), errand, &self.door).await,
             Err(error) => failed(error.to_string()),
         };
+        // The other end judges this node's certificate after this end has judged its own: the verdict comes by the close.
+        let end = connection.close_reason().as_ref().and_then(refused).unwrap_or(end);
         close(&connection, &end).await;
         end
+    }
+}
+
+/// Whether a connection failed because of a certificate.
+fn refused(error: &ConnectionError) -> Option<LinkEnd> {
+    untrusted(error).map(LinkEnd::Untrusted)
+}
+
+/// Says once what time alone will not mend.
+#[derive(Default)]
+struct Complaint {
+    said: Option<String>,
+}
+
+impl Complaint {
+    fn note(&mut self, address: &str, end: &LinkEnd) {
+        let is_lasting = match end {
+            LinkEnd::Untrusted(_) => true,
+            LinkEnd::Refused(error) | LinkEnd::Dismissed(error) => matches!(error, RequestError::Incompatible { .. }),
+            LinkEnd::Closed
+            | LinkEnd::Failed(_)
+            | LinkEnd::GoodbyeSaid
+            | LinkEnd::Dropped
+            | LinkEnd::SlowReader { .. }
+            | LinkEnd::StalledReader { .. }
+            | LinkEnd::Stopping => false,
+        };
+        let reason = is_lasting.then(|| end.to_string());
+        if reason.is_some() && self.said != reason {
+            warn!(address, reason, "no node of this cluster");
+            self.said = reason;
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::task::{LocalSet, spawn_local};
 use tracing::info;
 
 use super::acceptor::accept;
+use super::address_book::AddressBook;
 use super::clock::Clock;
 use super::config::{ConfigError, ServerConfig};
 use super::disk::DirectoryDisk;
@@ -31,7 +32,7 @@ use super::secret::{ClusterSecrets, node_id};
 use super::storage_thread::StorageThread;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
-use crate::node::{Node, NodeConfig, NodeLimits, StoredError};
+use crate::node::{Node, NodeConfig, StoredError};
 use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 
@@ -296,9 +297,10 @@ fn assemble(
     let tls = NodeTls::new(&secrets, node)?;
     let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
     let local_address = endpoint.local_addr().map_err(system)?;
-    let (door, events) = Door::new(config.link_limits);
+    let (door, events) = Door::new(config.limits.link, config.limits.load);
     spawn_local(accept(endpoint.clone(), door.clone()));
-    let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy));
+    let book = AddressBook::open(&config.data_dir).map_err(system)?;
+    let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy), book);
     config.seeds.iter().for_each(|seed| peers.find(seed.clone()));
 
     let clock = Clock::start();
@@ -353,7 +355,7 @@ fn node_config(
         found_alone: config.found_alone,
         boot_nonce,
         allocations: super::ALLOCATIONS.get().copied(),
-        limits: NodeLimits::default(),
+        limits: config.limits.node,
     }
 }
 

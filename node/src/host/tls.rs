@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, TransportErrorCode};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
@@ -161,6 +162,24 @@ impl PeerIdentity {
     }
 }
 
+/// Why a connection shows that its two ends do not trust each other; `None` when it ended otherwise.
+pub(super) fn untrusted(error: &ConnectionError) -> Option<&'static str> {
+    let is_about_certificate = |code: TransportErrorCode| {
+        CERTIFICATE_ALERTS.map(|alert| u64::from(TransportErrorCode::crypto(alert))).contains(&u64::from(code))
+    };
+    if let ConnectionError::TransportError(error) = error
+        && is_about_certificate(error.code)
+    {
+        Some("its certificate is not from this cluster's secret")
+    } else if let ConnectionError::ConnectionClosed(close) = error
+        && is_about_certificate(close.error_code)
+    {
+        Some("it says that this node's certificate is not from its cluster's secret")
+    } else {
+        None
+    }
+}
+
 /// The TLS side of someone who dials nodes, with or without a certificate to show.
 ///
 /// # Errors
@@ -238,6 +257,9 @@ pub const ALPN_PEER: &[u8] = b"shoal-peer/1";
 /// Native client to node.
 pub const ALPN_CLIENT: &[u8] = b"shoal/1";
 
+/// bad_certificate, certificate_unknown, unknown_ca and decrypt_error (RFC 8446 §6): a signature by another key of the same
+/// name may count as any of them.
+const CERTIFICATE_ALERTS: [u8; 4] = [42, 46, 48, 51];
 /// PKCS#8 v1 of an Ed25519 key up to its 32-byte seed (RFC 8410 §7).
 const ED25519_PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];

@@ -107,13 +107,14 @@ impl Node {
             return Some(self.not_serving());
         }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
-        let full = self.coordinator.in_flight() + self.lookups.len() >= self.config.limits.requests_max
+        let waiting = self.lookups.len() + self.system_calls.changes.len();
+        let full = self.coordinator.in_flight() + waiting >= self.config.limits.requests_max
             || (writes && self.replica.store().pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }
 
     pub(super) fn not_serving(&self) -> RequestError {
-        RequestError::NotServing { reason: self.system.standing().to_string() }
+        RequestError::NotServing { reason: self.standing() }
     }
 }
 

@@ -39,7 +39,7 @@ pub struct NodeConfig {
 }
 
 /// The bounds of one node.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLimits {
     /// Admission limits of objects.
     pub objects: Limits,

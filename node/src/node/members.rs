@@ -13,7 +13,7 @@ use shoal_protocol::object::Conflict;
 use shoal_protocol::peer::{PeerHello, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
-use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
+use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients, role};
 use crate::ring::Ring;
 use crate::storage::PersistTicket;
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
@@ -46,6 +46,7 @@ impl Node {
             node: theirs.node,
             name: theirs.name,
             zone: theirs.zone,
+            weight: theirs.weight,
             advertise_peer: theirs.advertise_peer,
             advertise_client: theirs.advertise_client,
             version: theirs.version,
@@ -82,7 +83,11 @@ impl Node {
 
     fn member_up(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
         let Some(member) = self.membership.member(node) else { return };
-        let up = SystemInput::PeerUp { node, zone: member.zone.clone(), incarnation: member.incarnation };
+        let up = SystemInput::PeerUp {
+            node,
+            role: role(member.zone.clone(), member.weight),
+            incarnation: member.incarnation,
+        };
         self.alive.insert(node);
         self.tell_system(now, up, out);
     }

@@ -27,6 +27,7 @@ impl Node {
                 node: self.config.node,
                 name: self.config.name.clone(),
                 zone: self.config.zone.clone(),
+                weight: self.config.weight,
                 advertise_peer: self.config.advertise_peer.clone(),
                 advertise_client: self.config.advertise_client.clone(),
                 version: self.config.version.clone(),

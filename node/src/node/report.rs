@@ -75,7 +75,13 @@ impl Node {
         if !self.replica.store().is_serving() {
             return Err("storage failed and is being reopened".into());
         }
-        if self.ring.is_none() { Err(self.system.standing().to_string()) } else { Ok(()) }
+        if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
+    }
+
+    /// What forming the cluster waits for.
+    pub(super) fn standing(&self) -> String {
+        let failed = self.failed_seeds.iter().map(|(seed, reason)| format!("; seed {seed}: {reason}"));
+        std::iter::once(self.system.standing().to_string()).chain(failed).collect()
     }
 
     /// What is near a limit, and what this version does not bound (DESIGN §1).
@@ -84,16 +90,19 @@ impl Node {
         if self.replica.store().pressure() > 0.0 {
             warnings.push("memtables are more than half full: writers are slowed".into());
         }
+        warnings.extend(self.failed_seeds.iter().map(|(seed, reason)| format!("seed {seed}: {reason}")));
         warnings
     }
 
     /// How to reach a node, as far as this one knows.
     fn endpoint(&self, node: NodeId) -> NodeEndpoint {
+        let listed = self.system.formed().and_then(|layout| layout.intent().nodes.get(&node)).map(|role| role.weight);
         if node == self.config.node {
             return NodeEndpoint {
                 node,
                 name: self.config.name.clone(),
                 zone: self.config.zone.clone(),
+                weight: listed.unwrap_or(self.config.weight),
                 addresses: self.config.advertise_client.clone(),
             };
         }
@@ -102,9 +111,16 @@ impl Node {
                 node,
                 name: member.name.clone(),
                 zone: member.zone.clone(),
+                weight: listed.unwrap_or(member.weight),
                 addresses: member.advertise_client.clone(),
             },
-            None => NodeEndpoint { node, name: String::new(), zone: String::new(), addresses: Vec::new() },
+            None => NodeEndpoint {
+                node,
+                name: String::new(),
+                zone: String::new(),
+                weight: listed.unwrap_or(0),
+                addresses: Vec::new(),
+            },
         }
     }
 }

@@ -51,7 +51,7 @@ impl<T: Clone> Replica<T> {
         };
         self.hlc = self.hlc.max(visible.object.hlc_max()).next(now.wall);
         let bound = bound(&request, &visible.object, dot, self.hlc)
-            .and_then(|delta| check(&visible.object, &delta, &self.limits).map(|()| delta));
+            .and_then(|delta| check(&visible.object, &delta, &self.limits, now.wall).map(|()| delta));
         match bound {
             Ok(delta) => {
                 let bytes = delta.encode();

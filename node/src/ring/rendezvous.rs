@@ -1,80 +1,105 @@
 //! Rendezvous scores: how much a node wants a partition.
 //!
-//! Shape: u = the first 64 bits of blake3(node, partition index) over 2^64; score = -log2(u) / weight, lower is better, so
-//! a node wins with a chance proportional to its weight (the base of the logarithm does not matter).
-//! Units: `-log2(u)` in fixed point with `FRACTION_BITS` fractional bits, integers only: no maths library is asked, so every
-//! platform ranks alike. Source: Schindelhauer & Schomaker 2005 (weighted rendezvous); DESIGN §5.
-
-use std::cmp::Ordering;
+//! Shape: a node's hash of each partition index, blake3(node, index), is replaced by its rank among all of the node's: the
+//! k-th smallest of Q moves into the k-th of Q equal parts of [0, 1) and gives u. score = log2(-log2(u) / weight), lower is
+//! better, so a node wins with a chance proportional to its weight (the bases do not matter). The ranks change nothing in
+//! that, but spread each node's luck evenly: loads scatter less, fewer nodes are full, and a join moves less.
+//! Units: logarithms in fixed point with `FRACTION_BITS` fractional bits, integers only: no maths library is asked, so
+//! every platform ranks alike. Source: Schindelhauer & Schomaker 2005 (weighted rendezvous); McKay, Beckman & Conover 1979
+//! (one draw from each of equal parts); docs/decisions/0013. Invariant: a node's scores depend on nothing but itself.
 
 use shoal_protocol::id::NodeId;
 
-/// `-log2(u)` of one node and partition, at least 1.
+/// How much a node wants a partition; lower is more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Draw(u64);
+pub(super) struct Score(pub(super) i64);
 
-impl Draw {
-    /// The draw of a node for a partition index. It does not depend on the class, so fewer replicas are a part of more.
-    pub(super) fn of(node: NodeId, index: u16) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("shoal 2025 placement rendezvous");
-        hasher.update(&node.0.to_be_bytes());
-        hasher.update(&index.to_be_bytes());
-        Self::of_hash(u64::from_be_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")))
-    }
-
-    /// Orders two draws by draw / weight without dividing.
-    pub(super) fn cmp_weighted(self, weight: u32, other: Self, other_weight: u32) -> Ordering {
-        (u128::from(self.0) * u128::from(other_weight)).cmp(&(u128::from(other.0) * u128::from(weight)))
-    }
-
-    fn of_hash(hash: u64) -> Self {
-        let hash = hash.max(1);
-        let zeros = hash.leading_zeros();
-        let mut log = u64::from(63 - zeros);
-        // The mantissa in [1, 2) with 63 fractional bits; squaring it doubles its logarithm, which brings out one bit.
-        let mut mantissa = hash << zeros;
-        for _ in 0..FRACTION_BITS {
-            let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
-            let carry = square >> 64;
-            log = log << 1 | carry as u64;
-            mantissa = (square >> carry) as u64;
+impl Score {
+    /// The scores of a node for all partition indexes. They do not depend on the class, so fewer replicas are a part of more.
+    pub(super) fn of_node(node: NodeId, weight: u32, partitions_count: u16) -> Vec<Self> {
+        let mut hashes: Vec<(u64, usize)> =
+            (0..partitions_count).map(|index| (hash(node, index), usize::from(index))).collect();
+        hashes.sort_unstable();
+        let mut scores = vec![Self(0); hashes.len()];
+        for (&(hash, index), rank) in hashes.iter().zip(0u128..) {
+            let even = (rank << 64 | u128::from(hash)) / u128::from(partitions_count);
+            scores[index] = Self::of_uniform(even as u64, weight);
         }
-        Self((64 << FRACTION_BITS) - log)
+        scores
+    }
+
+    /// The score of u = uniform / 2^64.
+    fn of_uniform(uniform: u64, weight: u32) -> Self {
+        let draw = (64 << FRACTION_BITS) - log2(uniform.max(1));
+        Self(log2(draw).cast_signed() - log2(u64::from(weight.max(1))).cast_signed())
     }
 }
 
-/// Two of a million draws are alike to 40 bits once in two million maps; the tie then falls to the id.
+fn hash(node: NodeId, index: u16) -> u64 {
+    let mut hasher = blake3::Hasher::new_derive_key("shoal 2025 placement rendezvous");
+    hasher.update(&node.0.to_be_bytes());
+    hasher.update(&index.to_be_bytes());
+    u64::from_be_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+}
+
+/// The logarithm of a number that is not 0, rounded down.
+fn log2(number: u64) -> u64 {
+    let zeros = number.leading_zeros();
+    let mut log = u64::from(63 - zeros);
+    // The mantissa in [1, 2) with 63 fractional bits; squaring it doubles its logarithm, which brings out one bit.
+    let mut mantissa = number << zeros;
+    for _ in 0..FRACTION_BITS {
+        let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
+        let carry = square >> 64;
+        log = log << 1 | carry as u64;
+        mantissa = (square >> carry) as u64;
+    }
+    log
+}
+
+/// Two of a million scores are alike to 40 bits once in two million maps; the tie then falls to the id.
 const FRACTION_BITS: u32 = 40;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn the_logarithm_is_exact_at_powers_of_two_and_monotone() {
-        assert_eq!(Draw::of_hash(1 << 63), Draw(1 << FRACTION_BITS));
-        assert_eq!(Draw::of_hash(1 << 40), Draw(24 << FRACTION_BITS));
-        assert_eq!(Draw::of_hash(0), Draw(64 << FRACTION_BITS));
-        assert_eq!(Draw::of_hash(u64::MAX), Draw(1));
-        let mut last = Draw::of_hash(1);
-        for hash in (0..4_000u64).map(|i| i.pow(5) + 2 * i + 1) {
-            assert!(Draw::of_hash(hash) <= last);
-            last = Draw::of_hash(hash);
+        assert_eq!(log2(1), 0);
+        assert_eq!(log2(1 << 40), 40 << FRACTION_BITS);
+        assert_eq!(log2(u64::MAX), (64 << FRACTION_BITS) - 1);
+        let mut last = 0;
+        for number in (0..4_000u64).map(|i| i.pow(5) + 2 * i + 1) {
+            assert!(log2(number) >= last);
+            last = log2(number);
         }
     }
 
     #[test]
     fn the_logarithm_agrees_with_the_library() {
-        for hash in (1..2_000u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-            let wanted = 64.0 - (hash as f64).log2();
-            let got = Draw::of_hash(hash).0 as f64 / (1u64 << FRACTION_BITS) as f64;
-            assert!((wanted - got).abs() < 1e-9, "{hash}: {wanted} {got}");
+        for number in (1..2_000u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let got = log2(number) as f64 / (1u64 << FRACTION_BITS) as f64;
+            assert!(((number as f64).log2() - got).abs() < 1e-9, "{number}: {got}");
         }
     }
 
     #[test]
     fn weight_divides() {
-        assert_eq!(Draw(200).cmp_weighted(2, Draw(100), 1), Ordering::Equal);
-        assert_eq!(Draw(200).cmp_weighted(3, Draw(100), 1), Ordering::Less);
+        let [one, four] = [1, 4].map(|weight| Score::of_uniform(1 << 40, weight));
+        assert_eq!(one.0 - four.0, 2 << FRACTION_BITS);
+    }
+
+    #[test]
+    fn a_node_draws_once_from_every_part() {
+        // u = 2^-x with x = 2^score, less the fixed point's own 2^40.
+        let part = |score: &Score| {
+            let draw = (score.0 as f64 / (1u64 << FRACTION_BITS) as f64 - f64::from(FRACTION_BITS)).exp2();
+            ((-draw).exp2() * 256.0) as usize
+        };
+        let scores = Score::of_node(NodeId(5), 1, 256);
+        assert_eq!(scores.iter().map(part).collect::<BTreeSet<_>>().len(), 256);
     }
 }

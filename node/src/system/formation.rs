@@ -138,7 +138,7 @@ impl Formation {
     /// The proposal's members: this node and the peers that can be reached and have told their state.
     fn members<'a>(&'a self, peers: &'a Peers) -> impl Iterator<Item = (NodeId, NodeRole, Actor)> + 'a {
         let others = peers.by_id.iter().filter(|(_, peer)| peer.is_up && peer.has_answered);
-        let others = others.map(|(&node, peer)| (node, NodeRole::active(peer.zone.clone()), peer.incarnation));
+        let others = others.map(|(&node, peer)| (node, peer.role.clone(), peer.incarnation));
         others.chain([(self.node, self.role.clone(), self.store)])
     }
 

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use shoal_protocol::id::{Actor, NodeId, SystemId};
+use shoal_protocol::layout::NodeRole;
 use shoal_protocol::time::Instant;
 
 /// One peer.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    pub(super) zone: String,
+    /// What it is to be in a first layout.
+    pub(super) role: NodeRole,
     pub(super) incarnation: Actor,
     pub(super) is_up: bool,
     pub(super) has_answered: bool,
@@ -38,12 +40,12 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn up(&mut self, node: NodeId, zone: String, incarnation: Actor) {
-        let fresh = Peer { zone, incarnation, is_up: true, has_answered: false, known: None, asked: None };
+    pub(super) fn up(&mut self, node: NodeId, role: NodeRole, incarnation: Actor) {
+        let fresh = Peer { role, incarnation, is_up: true, has_answered: false, known: None, asked: None };
         let peer = self.by_id.entry(node).or_insert_with(|| fresh.clone());
         if peer.incarnation == incarnation {
             peer.is_up = true;
-            peer.zone = fresh.zone;
+            peer.role = fresh.role;
         } else {
             *peer = fresh;
         }

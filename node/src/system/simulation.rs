@@ -224,7 +224,7 @@ impl World {
     fn greet(&mut self, me: usize, other: usize) {
         if self.machines[other].system.is_some() {
             let (node, incarnation) = (node_id(other), self.incarnation(other));
-            self.handle(me, SystemInput::PeerUp { node, zone: "z".into(), incarnation });
+            self.handle(me, SystemInput::PeerUp { node, role: NodeRole::active("z"), incarnation });
             if other == self.setup.seed_node {
                 self.handle(me, SystemInput::SeedFound { seed: SEED.into(), node });
             }

@@ -1,16 +1,18 @@
 //! Admission: the limits, checked where a client's operation enters and nowhere else.
 //!
-//! Shape: cheap checks on the delta first; the joined state is built only when an object is near a limit.
+//! Shape: cheap checks on the delta first; the joined state is built only when an object is near a limit. What has expired
+//! by the time given is hidden from readers, and so is neither another type in the way nor a sibling.
 //! Invariant: an operation that removes more than it adds is admitted over any limit but that of types; so is a repeat of
 //! one that is already applied. `merge` never refuses: two sides of a partition may overshoot, and still become equal.
 
 use serde::{Deserialize, Serialize};
 
-use crate::causality::Context;
+use crate::causality::{Context, Dot};
 use crate::object::body::Body;
 use crate::object::counter::Cell;
 use crate::object::join::DotStore;
 use crate::object::{Object, TypeTag, merge};
+use crate::time::WallTime;
 
 /// How large things may become by admitted operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +107,12 @@ pub enum Refusal {
     },
 }
 
-/// Whether a client's `delta` may enter, given the `current` object.
+/// Whether a client's `delta` may enter at `wall`, given the `current` object.
 ///
 /// # Errors
 /// The first limit that it breaks.
-pub fn admit(current: &Object, delta: &Object, limits: &Limits) -> Result<(), Refusal> {
-    let admission = Admission { seen: &current.context, delta: &delta.context, limits };
+pub fn admit(current: &Object, delta: &Object, limits: &Limits, wall: WallTime) -> Result<(), Refusal> {
+    let admission = Admission { seen: &current.context, delta: &delta.context, limits, wall };
     admission.body(&current.body, &delta.body, 0)?;
     let fits = current.weight() + delta.weight() <= limits.object_bytes_max
         && current.context.ranges_count() + delta.context.ranges_count() <= limits.session_actors_max
@@ -146,6 +148,8 @@ struct Admission<'a> {
     /// What the delta covers: of it, nothing stays but what the delta holds.
     delta: &'a Context,
     limits: &'a Limits,
+    /// What has expired by then is not there.
+    wall: WallTime,
 }
 
 impl Admission<'_> {
@@ -193,7 +197,7 @@ impl Admission<'_> {
     /// Whether current content of this type at this place is still live after the delta.
     fn outlives(&self, tag: TypeTag, current: &Body, delta: &Body) -> bool {
         match tag {
-            TypeTag::Register => self.has_uncovered(&current.register),
+            TypeTag::Register => self.kept_values(current).next().is_some(),
             TypeTag::Flag => self.has_uncovered(&current.flag),
             TypeTag::Set => self.has_uncovered(&current.set),
             TypeTag::Counter => current.counter.iter().any(|(actor, cell)| {
@@ -209,6 +213,12 @@ impl Admission<'_> {
                 })
             }
         }
+    }
+
+    /// The register values at this place that have not expired and that the delta does not remove.
+    fn kept_values<'b>(&'b self, current: &'b Body) -> impl Iterator<Item = Dot> + 'b {
+        let shown = current.register.iter().filter(|(_, entry)| !entry.value.is_expired(self.wall));
+        shown.map(|(dot, _)| dot).filter(|dot| !self.delta.covers(*dot))
     }
 
     fn has_unseen(&self, store: &impl DotStore) -> bool {
@@ -231,9 +241,9 @@ impl Admission<'_> {
 
     fn siblings(&self, current: &Body, delta: &Body) -> Result<(), Refusal> {
         let added = delta.register.iter().filter(|(dot, _)| !self.seen.covers(*dot)).count();
-        let kept = current.register.iter().filter(|(dot, _)| !self.delta.covers(*dot)).count();
-        let (count, count_max) = (kept + added, self.limits.siblings_max);
-        if count > count_max && count > current.register.len() {
+        let before = current.register.iter().filter(|(_, entry)| !entry.value.is_expired(self.wall)).count();
+        let (count, count_max) = (self.kept_values(current).count() + added, self.limits.siblings_max);
+        if count > count_max && count > before {
             return Err(Refusal::TooManySiblings { count, count_max });
         }
         Ok(())
@@ -247,7 +257,6 @@ fn any_dot_outside(store: &impl DotStore, context: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::causality::Dot;
     use crate::id::Actor;
     use crate::object::{Element, Mint, Operation, Totals, Value, bind};
     use crate::time::Hlc;
@@ -268,7 +277,11 @@ mod tests {
     }
 
     fn check(state: &Object, operation: &Operation) -> Result<(), Refusal> {
-        admit(state, &delta(2, 1, operation, state), &Limits::default())
+        check_at(state, operation, WallTime(0))
+    }
+
+    fn check_at(state: &Object, operation: &Operation, wall: WallTime) -> Result<(), Refusal> {
+        admit(state, &delta(2, 1, operation, state), &Limits::default(), wall)
     }
 
     fn sibling(byte: &str) -> Operation {
@@ -308,7 +321,27 @@ mod tests {
         let mut state = first.clone();
         state.merge_into(&delta(1, 2, &Operation::Delete, &state));
         state.merge_into(&delta(1, 3, &element(1), &state));
-        assert_eq!(admit(&state, &first, &Limits::default()), Ok(()));
+        assert_eq!(admit(&state, &first, &Limits::default(), WallTime(0)), Ok(()));
+    }
+
+    #[test]
+    fn what_has_expired_is_not_in_the_way() {
+        let until = |end| Operation::AddSibling {
+            value: Value { expires_at: Some(WallTime(end)), ..Value::json("1".to_owned()) },
+        };
+        let add = Operation::CounterAdd { by: 1 };
+        for (there, operation) in [(until(100), add.clone()), (field(until(100)), field(add.clone()))] {
+            let register = state(std::slice::from_ref(&there));
+            assert!(matches!(check_at(&register, &operation, WallTime(99)), Err(Refusal::WrongType { .. })));
+            assert_eq!(check_at(&register, &operation, WallTime(100)), Ok(()));
+        }
+        let field_of_a_map = field(add.clone());
+        assert_eq!(check_at(&state(&[until(100)]), &field_of_a_map, WallTime(100)), Ok(()));
+        let one_lives = state(&[until(100), until(101)]);
+        assert!(matches!(check_at(&one_lives, &add, WallTime(100)), Err(Refusal::WrongType { .. })));
+        let full = state(&(0..64).map(|_| until(100)).collect::<Vec<_>>());
+        assert!(matches!(check_at(&full, &until(200), WallTime(99)), Err(Refusal::TooManySiblings { .. })));
+        assert_eq!(check_at(&full, &until(200), WallTime(100)), Ok(()));
     }
 
     #[test]
@@ -360,11 +393,11 @@ mod tests {
         let gapped = |n: u64| delta(2, 2 * n, &Operation::Enable, &Object::default());
         let mut object = Object::default();
         for n in 1..=64 {
-            assert_eq!(admit(&object, &gapped(n), &Limits::default()), Ok(()));
+            assert_eq!(admit(&object, &gapped(n), &Limits::default(), WallTime(0)), Ok(()));
             object.merge_into(&gapped(n));
         }
         let refused = Err(Refusal::TooManyGaps { count: 65, count_max: 64 });
-        assert_eq!(admit(&object, &gapped(65), &Limits::default()), refused);
-        assert_eq!(admit(&object, &gapped(64), &Limits::default()), Ok(()));
+        assert_eq!(admit(&object, &gapped(65), &Limits::default(), WallTime(0)), refused);
+        assert_eq!(admit(&object, &gapped(64), &Limits::default(), WallTime(0)), Ok(()));
     }
 }

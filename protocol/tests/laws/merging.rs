@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use shoal_protocol::object::{Limits, Object, admit, floors_known, merge};
+use shoal_protocol::time::WallTime;
 
 use super::history::{config, history, history_and_parts, shown};
 
@@ -80,7 +81,7 @@ proptest! {
         let state = history.deltas.iter().fold(Object::default(), |all, made| merge(&all, &made.delta));
         for made in &history.deltas {
             let limits = Limits { value_bytes_max: 8, ..none };
-            prop_assert_eq!(admit(&state, &made.delta, &limits), Ok(()));
+            prop_assert_eq!(admit(&state, &made.delta, &limits, WallTime(0)), Ok(()));
         }
     }
 

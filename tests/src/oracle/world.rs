@@ -178,7 +178,7 @@ impl World {
     fn coordinate(&mut self, at: usize, op: usize) {
         let binding = self.courses[op].binding;
         let mut state = self.ledger.alone(binding);
-        let over_limit = admit(&self.replicas[at].live.object, &state.object, &SMALL_LIMITS).is_err();
+        let over_limit = admit(&self.replicas[at].live.object, &state.object, &SMALL_LIMITS, WallTime(0)).is_err();
         if self.refusing && (over_limit || self.dice.chance(20)) {
             self.refuse(at, op);
             return;
@@ -238,7 +238,9 @@ impl World {
     /// Joins a state in, as every replica must.
     fn take(&mut self, at: usize, state: &State) {
         let live = &mut self.replicas[at].live;
-        if self.mutant == Some(Mutant::LimitInMerge) && admit(&live.object, &state.object, &SMALL_LIMITS).is_err() {
+        if self.mutant == Some(Mutant::LimitInMerge)
+            && admit(&live.object, &state.object, &SMALL_LIMITS, WallTime(0)).is_err()
+        {
             return;
         }
         live.merge(state);

@@ -38,6 +38,11 @@ impl Admin {
     pub(super) fn answered(&mut self, attempt: u64, outcome: Outcome) {
         self.inbox.insert(attempt, outcome);
     }
+
+    /// The next question asks for a session first.
+    pub(super) fn forget_session(&mut self) {
+        self.grant = None;
+    }
 }
 
 impl Sim {
@@ -180,7 +185,13 @@ impl Sim {
         let place = |id| Place { keyspace: id, collection: COLLECTION.into(), key: Bytes::from_static(b"key") };
         let operation = Operation::AddSibling { value: Value::json("1") };
         let operate = Operate { place: place(first.id), operation, context: None, w: None };
-        self.ask(node, ClientRequest::Operate(operate), Duration::from_secs(1));
+        for _ in 0..3 {
+            let other = self.world.dice.index(self.world.nodes());
+            let done = self.ask(other, ClientRequest::Operate(operate.clone()), Duration::from_secs(1));
+            if let Some(Err(error @ RequestError::KeyspaceGone { .. })) = done {
+                self.world.find("honest answers", format!("node {other} of a keyspace just made: {error}"));
+            }
+        }
         let dropped = self.ask(node, ClientRequest::DropKeyspace { name: name.clone() }, Duration::from_secs(2));
         let Some(Ok(ClientResponse::Keyspace(info))) = dropped else { return };
         self.admin.dropped.push(info.id);

@@ -21,6 +21,9 @@ impl Sim {
     /// Heals everything and judges.
     pub(super) fn end(&mut self) {
         self.clients.iter_mut().for_each(Client::stop);
+        if self.scenario.lasting_fault && self.scenario.nodes == 3 {
+            self.demand_progress_of_two();
+        }
         self.calm();
         if !self.wait_until_serving() {
             return;

@@ -22,6 +22,8 @@ pub enum Act {
     Crash(usize),
     /// A machine loses its disk, and gets an empty one.
     Wipe(usize),
+    /// A machine loses power and stays off.
+    Lose(usize),
     /// A process stops in good order.
     Halt(usize),
     /// A machine starts.

@@ -23,11 +23,13 @@ pub enum Mutant {
     AnswerTwice,
     /// A node never answers some requests.
     NeverAnswer,
+    /// Nobody acknowledges a write while somebody is away.
+    WaitForAll,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::QuorumOfOne,
         Self::SkipCovered,
@@ -37,6 +39,7 @@ impl Mutant {
         Self::AdmittedIsAck,
         Self::AnswerTwice,
         Self::NeverAnswer,
+        Self::WaitForAll,
     ];
 }
 

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub limits: Limits,
     /// How far wall clocks are apart, ms each way.
     pub skew_ms: u64,
+    /// Whether one node of three stays away for a while when everything else is well again.
+    pub lasting_fault: bool,
     /// Whether all nodes lose power once more at the very end.
     pub dark_end: bool,
     /// The machine that loses its disk, if one does.
@@ -162,6 +164,7 @@ impl Scenario {
             storage: storage(dice),
             limits: limits(dice),
             skew_ms: dice.pick(&[0, 100, 20_000]),
+            lasting_fault: dice.percent(40),
             dark_end: dice.percent(25),
             wiped: None,
             faults,

@@ -179,7 +179,16 @@ impl World {
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
             let (config, disk, doubt) = (config(scenario, index), SimDisk::default(), Doubt::Nothing);
-            world.hosts.push(Host { config, disk, process: None, boot: 0, skew_ms, doubt, slow_disk: 1 });
+            world.hosts.push(Host {
+                config,
+                disk,
+                process: None,
+                boot: 0,
+                skew_ms,
+                doubt,
+                slow_disk: 1,
+                is_lost: false,
+            });
             let start = world.now + world.dice.millis((0, 500));
             world.agenda.plan(start, Event::Boot { node: index });
         }

@@ -2,5 +2,7 @@
 
 mod caller;
 mod cluster;
+mod limits;
+mod meeting;
 mod refusals;
 mod start;

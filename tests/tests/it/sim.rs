@@ -105,6 +105,7 @@ mutants! {
     taking_admission_for_an_ack_is_seen: AdmittedIsAck;
     answering_twice_is_seen: AnswerTwice;
     never_answering_is_seen: NeverAnswer;
+    waiting_for_a_node_that_stays_away_is_seen: WaitForAll;
 }
 
 /// Seeds that broke a rule before a fix, and what they had found.
@@ -112,6 +113,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (137, "the oracle took an lww value that a later context had replaced for the last write"),
     (1_416, "a removal by context, minted where the element had not arrived, removed nothing and was acknowledged"),
     (2_278, "an lww store dropped a loser in memory only and showed it again after a restart"),
+    (2_820, "the world's own: a machine that was to stay dead was started again after an earlier loss of power"),
+    (5_799, "the same"),
+    (6_761, "the same"),
 ];
 
 /// What a few hundred histories must see.
@@ -132,6 +136,12 @@ const MUST_HAPPEN: &[&str] = &[
     "opens failed",
     "rivals",
     "drops",
+    "third dead",
+    "third apart",
+    "third deaf",
+    "third mute",
+    "third's disk hangs",
+    "third's disk is full",
     "fault split",
     "fault bridge",
     "fault one-way",

@@ -258,6 +258,7 @@ impl World {
             node: node.id,
             name: name.clone(),
             zone: String::new(),
+            weight: 100,
             addresses: vec![name.clone()],
         };
         let nodes = self.nodes.iter().map(endpoint).collect();

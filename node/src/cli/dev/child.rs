@@ -32,7 +32,7 @@ struct Running {
 }
 
 impl Child {
-    /// The node with this index and address, not started. All look for each other at `addresses`.
+    /// The node with this index and address, not started. All meet at the first of `addresses` (DESIGN §5, Formation).
     pub(super) fn new(
         directory: &Directory,
         (index, address): (usize, SocketAddr),
@@ -53,11 +53,9 @@ impl Child {
             ("--log", log.to_owned()),
         ];
         arguments.extend(settings.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
-        if addresses.len() == 1 {
-            arguments.push("--found-alone".to_owned());
-        } else {
-            let seeds: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-            arguments.extend(["--seeds".to_owned(), seeds.join(",")]);
+        match addresses {
+            [] | [_] => arguments.push("--found-alone".to_owned()),
+            [seed, ..] => arguments.extend(["--seeds".to_owned(), seed.to_string()]),
         }
         let log = directory.log(&name);
         let program = std::env::current_exe()?;

@@ -62,23 +62,18 @@ enum Entry {
 /// The memory of an import.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    file: Option<(PathBuf, File)>,
+    path: PathBuf,
+    file: File,
     counted: BTreeMap<CountId, Counted>,
     progress: Option<Progress>,
 }
 
 impl Ledger {
-    /// Remembers nothing beyond this process.
-    pub(super) const fn in_memory() -> Self {
-        Self { file: None, counted: BTreeMap::new(), progress: None }
-    }
-
     /// Reads what there is, or begins. `scope` is what it belongs to: the cluster and keyspace.
     pub(super) fn open(path: &Path, scope: &str) -> Result<Self, Failure> {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent).map_err(|error| Failure::file(parent, &error))?;
         }
-        let mut ledger = Self::in_memory();
         let file = private(OpenOptions::new().create(true).truncate(false).read(true).write(true)).open(path);
         let mut file = file.map_err(|error| Failure::file(path, &error))?;
         match file.try_lock() {
@@ -90,6 +85,7 @@ impl Ledger {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| Failure::file(path, &error))?;
+        let mut ledger = Self { path: path.to_owned(), file, counted: BTreeMap::new(), progress: None };
         let mut valid = 0;
         while let Some((entry, length)) = entry_at(&bytes[valid..]) {
             ledger.learn(entry, (valid == 0).then_some(scope)).ok_or_else(|| another(path))?;
@@ -98,9 +94,8 @@ impl Ledger {
         if valid == 0 && !bytes.is_empty() {
             return Err(another(path));
         }
-        file.set_len(valid as u64).map_err(|error| Failure::file(path, &error))?;
-        file.seek(SeekFrom::End(0)).map_err(|error| Failure::file(path, &error))?;
-        ledger.file = Some((path.to_owned(), file));
+        let cut = ledger.file.set_len(valid as u64).and_then(|()| ledger.file.seek(SeekFrom::End(0)));
+        cut.map_err(|error| Failure::file(path, &error))?;
         if valid == 0 {
             ledger.write(&[Entry::Head { version: VERSION, scope: scope.to_owned() }])?;
         }
@@ -164,7 +159,7 @@ impl Ledger {
     }
 
     fn write(&mut self, entries: &[Entry]) -> Result<(), Failure> {
-        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let Self { path, file, .. } = self;
         let mut bytes = Vec::new();
         for entry in entries {
             let entry_bytes = codec::encode(entry);

@@ -26,6 +26,8 @@ pub(super) struct Host {
     pub(super) doubt: Doubt,
     /// Makes the disk so many times slower.
     pub(super) slow_disk: u32,
+    /// It does not start, whoever tries.
+    pub(super) is_lost: bool,
 }
 
 /// A running node.

@@ -1,5 +1,7 @@
 //! Machines start, stop and lose power; their storage threads work.
 
+use std::time::Duration;
+
 use shoal_node::node::{Input, Node};
 use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{Failure, Recovered, StoreDone, StoreEffect};
@@ -24,6 +26,10 @@ impl World {
             Act::SlowNode(node, factor) => self.network.slow_down(node, factor),
             Act::Crash(node) => self.crash(node),
             Act::Wipe(node) => self.wipe(node),
+            Act::Lose(node) => {
+                self.crash(node);
+                self.hosts[node].is_lost = true;
+            }
             Act::Halt(node) => self.halt(node),
             Act::Boot(node) => self.boot(node),
             Act::Skew(node) => self.hosts[node].skew_ms = self.skew(),
@@ -37,6 +43,7 @@ impl World {
         self.network.calm();
         for node in 0..self.hosts.len() {
             self.hosts[node].slow_disk = 1;
+            self.hosts[node].is_lost = false;
             self.hosts[node].disk.set_space(crate::sim::disk::Space::Enough);
             self.hosts[node].disk.calm();
             self.boot(node);
@@ -61,7 +68,7 @@ impl World {
 
     /// Starts a node, unless it runs; tries again later if its disk does not let it.
     pub(super) fn boot(&mut self, node: usize) {
-        if self.is_running(node) {
+        if self.is_running(node) || self.hosts[node].is_lost {
             return;
         }
         match self.open(node) {
@@ -213,8 +220,8 @@ impl World {
     }
 
     fn plan_storage(&mut self, node: usize, after_us: (u64, u64), step: StorageStep) {
-        let slow = if self.calm { 1 } else { self.hosts[node].slow_disk };
-        let at = self.now + self.dice.micros(after_us) * slow;
+        let time = self.dice.micros(after_us).saturating_mul(self.hosts[node].slow_disk);
+        let at = self.now + time.min(STORAGE_MAX);
         let boot = self.hosts[node].boot;
         self.agenda.plan(at, Event::Storage { node, boot, step });
     }
@@ -310,3 +317,5 @@ impl World {
 const CACHE_BYTES: usize = 256 << 10;
 /// How long a host waits before it opens a failed store again, µs.
 const REOPEN_US: (u64, u64) = (20_000, 300_000);
+/// No disk takes longer for one step: faults end, and what was begun with them must end too.
+const STORAGE_MAX: Duration = Duration::from_secs(3);

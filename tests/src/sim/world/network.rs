@@ -75,6 +75,11 @@ impl Network {
         !self.stopped.contains_key(&pair)
     }
 
+    /// Whether everybody can reach everybody.
+    pub(super) fn is_whole(&self) -> bool {
+        self.stopped.is_empty()
+    }
+
     /// How long a message takes; `None` if it is lost.
     pub(super) fn delay(&self, dice: &mut Dice, pair: Pair) -> Option<Duration> {
         if !self.passes(pair) || dice.permille(self.profile.loss_permille) {

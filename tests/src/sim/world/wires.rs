@@ -12,6 +12,7 @@ use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
 use shoal_protocol::object::{Object, admit};
 use shoal_protocol::peer::{Applied, ApplyCause, Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 
+use super::host::wall;
 use super::{ClientAsk, Event, Letter, Outcome, Outside, Pair, Parcel, SEED_ADDRESS, World};
 use crate::sim::mutant::Mutant;
 
@@ -233,6 +234,12 @@ impl World {
             self.find("progress", format!("node {node} answers on a link of {callee}"));
             return;
         }
+        if self.mutant == Some(Mutant::WaitForAll)
+            && matches!(response, PeerResponse::Applied(_))
+            && !(self.network.is_whole() && self.hosts.iter().all(|host| host.process.is_some()))
+        {
+            return;
+        }
         let admitted = self.mutant == Some(Mutant::AdmittedIsAck) && matches!(response, PeerResponse::Admitted);
         let bytes = codec::encode(&if admitted { applied() } else { response.clone() }).freeze();
         self.trace.note(self.now, (node, "replies"), &bytes, || format!("{caller} {}: {response:?}", request.0));
@@ -297,7 +304,7 @@ impl World {
             }
             Mutant::LimitInMerge => {
                 cause?;
-                let over = admit(held()?, &delta(), &self.profile.limits).err()?;
+                let over = admit(held()?, &delta(), &self.profile.limits, wall(self.now, 0)).err()?;
                 let reason = over.to_string();
                 Some(PeerResponse::Refused(Refusal::Request(RequestError::BadRequest { reason })))
             }
@@ -306,7 +313,8 @@ impl World {
             | Mutant::FreshDot
             | Mutant::AdmittedIsAck
             | Mutant::AnswerTwice
-            | Mutant::NeverAnswer => None,
+            | Mutant::NeverAnswer
+            | Mutant::WaitForAll => None,
         }
     }
 }

@@ -124,11 +124,13 @@ fn the_cluster_tells_who_holds_what() {
     let ring = json_of(&dev.run(&["ring", "app", "--json"]).ok());
     let held: Vec<_> = ring["nodes"].as_array().unwrap().iter().map(|node| &node["partitions"]).collect();
     assert_eq!(held, [256; 3]);
+    assert!(ring["nodes"].as_array().unwrap().iter().all(|node| node["weight"] == 100), "{ring}");
     for n in 0..3 {
         let status = json_of(&dev.run(&["--via", dev.address(n), "status", "--json"]).ok());
         assert_eq!(status["name"], format!("n{}", n + 1), "the node asked answers for itself");
         assert_eq!(status["serving"], true);
-        assert_eq!(status["members"].as_array().map(Vec::len), Some(3));
+        let weights: Vec<_> = status["members"].as_array().unwrap().iter().map(|member| &member["weight"]).collect();
+        assert_eq!(weights, [100; 3]);
     }
     assert_eq!(
         dev.run(&["connect-info"]).ok().split('?').nth(1),

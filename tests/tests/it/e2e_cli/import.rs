@@ -1,7 +1,8 @@
 //! Import and export: nothing is counted twice, nothing gets lost on the way round.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::Stdio;
 
 use super::program::{Dev, signal};
@@ -61,6 +62,59 @@ fn the_same_file_imported_again_counts_nothing_twice() {
     dev.run(&["counter", "add", "app/n/100", "-1000"]).ok();
     let twice = dev.run(&["export", "app"]).ok();
     assert_eq!(sorted(&once), sorted(&twice));
+}
+
+#[test]
+fn the_same_content_counts_once_whether_it_comes_as_a_file_or_as_a_stream() {
+    let dev = Dev::start();
+    let text = "{\"collection\":\"n\",\"key\":\"a\",\"type\":\"counter\",\"value\":7}\n";
+    let a = || dev.run(&["counter", "get", "app/n/a"]).ok();
+    for _ in 0..2 {
+        let done = dev.place.run_with(&["import", "app"], text.as_bytes());
+        assert!(done.err.contains("imported 1 records"), "{done:?}");
+        done.ok();
+        assert_eq!(a(), "7\n");
+    }
+    let file = dev.place.write("one.ndjson", text);
+    dev.run(&["import", "app", &file]).ok();
+    assert_eq!(a(), "7\n", "the file has the stream's content");
+
+    let longer = format!("{text}\n{text}");
+    dev.place.run_with(&["import", "app", "-"], longer.as_bytes()).ok();
+    assert_eq!(a(), "21\n", "another content, two of whose lines say the same");
+    let other = ["import", "app", "--collection", "m"];
+    dev.place.run_with(&other, text.as_bytes()).ok();
+    assert_eq!(a(), "28\n", "into another place");
+    for _ in 0..2 {
+        dev.place.run_with(&["import", "app", "--resume", "mine"], text.as_bytes()).ok();
+        assert_eq!(a(), "35\n", "another memory");
+    }
+    let kept = std::fs::read_dir(dev.place.path("state/shoal/imports")).unwrap().count();
+    assert_eq!(kept, 3, "memories of imports only, no content");
+}
+
+#[test]
+fn a_killed_import_of_a_stream_goes_on_and_counts_nothing_twice() {
+    let dev = Dev::start();
+    let lines: String = (0..20_000)
+        .map(|n| format!("{{\"collection\":\"n\",\"key\":\"{n}\",\"type\":\"counter\",\"value\":7}}\n"))
+        .collect();
+    let mut command = dev.place.command(&["import", "app"]);
+    let mut import = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    import.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    while dev.run(&["count", "app/n"]).ok().trim().parse::<u32>().unwrap() < 500 {
+        assert!(import.try_wait().unwrap().is_none(), "it ended before it could be killed");
+    }
+    signal("-KILL", import.id());
+    import.wait().unwrap();
+
+    let again = dev.place.run_with(&["import", "app"], lines.as_bytes());
+    assert!(again.err.contains("going on behind line "), "{again:?}");
+    again.ok();
+    let values = dev.run(&["scan", "app/n"]).ok();
+    assert_eq!(values.lines().count(), 20_000);
+    let wrong: Vec<_> = values.lines().filter(|line| !line.ends_with("\t7")).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]

@@ -60,11 +60,17 @@ impl Place {
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = self.command_of(beside("shoal"));
+        command.args(arguments);
+        command
+    }
+
+    pub(super) fn command_of(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SHOAL_")) {
             command.env_remove(name);
         }
-        command.current_dir(self.directory.path()).env("XDG_STATE_HOME", self.path("state")).args(arguments);
+        command.current_dir(self.directory.path()).env("XDG_STATE_HOME", self.path("state"));
         command
     }
 
@@ -189,10 +195,10 @@ impl Ports {
     }
 }
 
-fn program() -> PathBuf {
-    // The test binary lies in `deps/`, beside the programs of the same build.
+/// A program of the same build as this test binary, which lies in `deps/`.
+pub(super) fn beside(name: &str) -> PathBuf {
     let programs = std::env::current_exe().unwrap().ancestors().nth(2).map(Path::to_owned).unwrap();
-    let program = programs.join("shoal");
+    let program = programs.join(name);
     assert!(program.exists(), "no {}: build the workspace first (cargo build)", program.display());
     program
 }

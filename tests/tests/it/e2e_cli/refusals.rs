@@ -98,6 +98,17 @@ fn a_servers_configuration_is_checked_without_starting_and_shown_without_secrets
     let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
     assert_eq!((&shown["zone"], &shown["name"]), (&"z1".into(), &"a".into()));
 
+    let limited =
+        place.write("limited.toml", "data_dir = \"d\"\nname = \"a\"\n[limits]\nrequests_max = 1\nsiblings_max = 2\n");
+    let arguments = ["config", "show", "--json", "--config", &limited, "--siblings-max", "4"];
+    let mut command = place.command(&arguments);
+    let shown = command.env("SHOAL_SIBLINGS_MAX", "3").env("SHOAL_REQUEST_BYTES_MAX", "5").output().unwrap().stdout;
+    let limits = &serde_json::from_slice::<serde_json::Value>(&shown).unwrap()["limits"];
+    let of = |name: &str| limits[name].as_u64();
+    assert_eq!([of("requests_max"), of("siblings_max"), of("request_bytes_max")], [Some(1), Some(4), Some(5)]);
+    assert_eq!(of("link_requests_max"), Some(4_096), "what is not set is shown as well");
+    place.run(&["config", "check", "--config", &limited, "--map-depth-max", "65"]).fails("config", 2);
+
     let unknown = place.write("unknown.toml", "data_dir = \"d\"\nname = \"a\"\ncolour = 1\n");
     place.run(&["config", "check", "--config", &unknown]).fails("config", 2);
     place.run(&["config", "check", "--data-dir", "d"]).fails("config", 2);

@@ -2,12 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+use quinn::{
+    ApplicationClose, ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
+    WriteError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shoal_node::host::config::{LinkLimits, ServerConfig};
+use shoal_node::host::config::ServerConfig;
+use shoal_node::host::limits::{LinkLimits, ServerLimits};
 use shoal_node::host::secret::{ClusterSecret, ClusterSecrets};
 use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
 use shoal_node::host::{RunningServer, Server};
@@ -40,7 +45,7 @@ pub(super) fn config(data_dir: &Path, name: &str) -> ServerConfig {
         found_alone: true,
         advertise_peer: Vec::new(),
         advertise_client: Vec::new(),
-        link_limits: LinkLimits::default(),
+        limits: ServerLimits::default(),
     }
 }
 
@@ -62,9 +67,10 @@ impl Lone {
         Self::start_with(LinkLimits::default()).await
     }
 
-    pub(super) async fn start_with(link_limits: LinkLimits) -> Self {
+    pub(super) async fn start_with(link: LinkLimits) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let server = serving(ServerConfig { link_limits, ..config(data.path(), "a") }).await;
+        let limits = ServerLimits { link, ..ServerLimits::default() };
+        let server = serving(ServerConfig { limits, ..config(data.path(), "a") }).await;
         Self { server, _data: data }
     }
 
@@ -90,6 +96,8 @@ pub(super) struct Caller {
     send: SendStream,
     receive: RecvStream,
     frames: FrameReader,
+    /// By `try_ask`.
+    asked_count: u64,
 }
 
 impl Caller {
@@ -103,11 +111,16 @@ impl Caller {
         let own = role.map(|(secret, role)| ClusterCa::derive(&secret).unwrap().issue(role).unwrap());
         let tls = client_config(&[ClusterCa::derive(trusted).unwrap()], own, alpn).unwrap();
         let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        endpoint.set_default_client_config(quinn::ClientConfig::new(tls));
+        let mut transport = TransportConfig::default();
+        // What it does not read must not fill its socket's buffer: a close would be lost in that.
+        transport.stream_receive_window(WINDOW_BYTES.into());
+        let mut config = ClientConfig::new(tls);
+        config.transport_config(Arc::new(transport));
+        endpoint.set_default_client_config(config);
         let connection = endpoint.connect(address, NODE_SERVER_NAME).unwrap().await?;
         let (send, receive) = connection.open_bi().await?;
         let frames = FrameReader::new(PEER_FRAME_BYTES_MAX);
-        Ok(Self { _endpoint: endpoint, _connection: connection, send, receive, frames })
+        Ok(Self { _endpoint: endpoint, _connection: connection, send, receive, frames, asked_count: 0 })
     }
 
     /// A stranger with the right trust, before any hello.
@@ -143,6 +156,19 @@ impl Caller {
         let mut out = BytesMut::new();
         write_frame(&mut out, kind, RequestId(request), |out| out.put_slice(body));
         self.say_bytes(&out).await;
+    }
+
+    /// Asks, unless the node has closed the connection: how it did.
+    pub(super) async fn try_ask(&mut self, asked: ClientRequest) -> Result<(), ApplicationClose> {
+        self.asked_count += 1;
+        let mut out = BytesMut::new();
+        let call = ClientCall { deadline_ms: 5_000, request: asked };
+        write_frame(&mut out, FrameKind::Request, RequestId(self.asked_count), |out| codec::encode_to(&call, out));
+        match self.send.write_all(&out).await {
+            Ok(()) => Ok(()),
+            Err(WriteError::ConnectionLost(ConnectionError::ApplicationClosed(close))) => Err(close),
+            Err(other) => panic!("not closed by the node: {other:?}"),
+        }
     }
 
     pub(super) async fn ask(&mut self, request: u64, asked: ClientRequest) {
@@ -213,6 +239,7 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
             node,
             name: "b".to_owned(),
             zone: "zone".to_owned(),
+            weight: 100,
             advertise_peer: Vec::new(),
             advertise_client: Vec::new(),
             version: "test".to_owned(),
@@ -224,3 +251,5 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
         others: Vec::new(),
     }
 }
+
+const WINDOW_BYTES: u32 = 32 << 10;

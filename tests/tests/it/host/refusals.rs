@@ -1,6 +1,6 @@
 //! Who is refused, with which words, and that the node goes on.
 
-use shoal_node::host::config::LinkLimits;
+use shoal_node::host::limits::LinkLimits;
 use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, Role};
 use shoal_protocol::client::{ClientRequest, ClientResponse};
 use shoal_protocol::error::RequestError;
