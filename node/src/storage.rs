@@ -28,6 +28,7 @@ mod memtable;
 mod memtables;
 mod progress;
 mod row;
+mod rowset;
 mod scan;
 
 use std::collections::BTreeSet;
@@ -49,15 +50,17 @@ use scan::{Scans, Tables, join_page};
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use effect::{
-    BucketDigest, Chunk, Failure, FeedId, FeedPage, FeedRequest, FeedRow, FeedRows, Flush, Ingest, IngestId, IngestRow,
-    LoadedRow, LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect,
-    ScanId, ScanPage, ScanRequest, ScanRow, ScannedRow, ScannedRows, StoreDone, StoreEffect, StoreEvent, StoredRow,
-    VerifyReport, Written,
+    Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, LogEffect, PersistTicket, ReadEffect, Record,
+    Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect, StoreEvent,
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Entry, Memtable};
 pub use progress::RowsAt;
+pub use rowset::{
+    BucketDigest, Chunk, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, RowRead, ScannedRow, ScannedRows,
+    StoredRow, VerifyReport, Written,
+};
 
 /// What can be said of an object now.
 #[derive(Debug)]

@@ -9,11 +9,10 @@ use bytes::Bytes;
 use shoal_protocol::id::Partition;
 
 use super::Store;
-use super::effect::{
-    FeedId, FeedRequest, FeedRows, Ingest, IngestId, IngestRow, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
-};
+use super::effect::{FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent};
 use super::feed::join_feed;
 use super::key::RowKey;
+use super::rowset::{FeedRows, IngestRow};
 
 impl Store {
     /// Reads what changed in a partition after an lsn: `StoreEvent::Feed` with this id.

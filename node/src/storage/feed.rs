@@ -11,9 +11,10 @@ use std::ops::Bound;
 
 use shoal_protocol::id::Lsn;
 
-use super::effect::{FeedId, FeedPage, FeedRequest, FeedRow, FeedRows};
+use super::effect::{FeedId, FeedPage, FeedRequest};
 use super::key::{RowKey, partition_bounds};
 use super::memtable::{Entry, Memtable};
+use super::rowset::{FeedRow, FeedRows};
 
 /// The readings under way.
 #[derive(Debug, Default)]

@@ -67,7 +67,7 @@ impl Memtables {
     }
 
     pub(super) fn log_ends(&mut self, log_end: u64) {
-        self.log_end = log_end;
+        self.log_end = self.log_end.max(log_end);
     }
 
     /// Whether the active memtable is due to be frozen.

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::Object;
 
-use super::effect::{ScanId, ScanPage, ScanRequest, ScanRow, ScannedRow, ScannedRows};
+use super::effect::{ScanId, ScanPage, ScanRequest, ScanRow};
 use super::key::RowKey;
 use super::memtable::{Entry, Memtable};
+use super::rowset::{ScannedRow, ScannedRows};
 
 /// The scans of one store.
 #[derive(Clone, Debug, Default)]

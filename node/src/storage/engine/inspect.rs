@@ -14,9 +14,9 @@ use super::log::{self, Damage, SegmentInfo};
 use super::meta::Meta;
 use super::open::{LOG_FILES, META_FILE, OpenError, ROWS_FILE, damaged, exists, in_file, open_database};
 use super::rows::RowsWriter;
-use crate::storage::effect::VerifyReport;
 use crate::storage::lease::Leases;
 use crate::storage::progress::RowsAt;
+use crate::storage::rowset::VerifyReport;
 
 /// A store, opened for looking.
 #[derive(Debug)]

@@ -9,9 +9,8 @@ use super::meta::Meta;
 use super::room::RoomWatch;
 use super::rows::{RowsReader, RowsWriter, Rules};
 use super::{Disk, guarded};
-use crate::storage::effect::{
-    Chunk, Failure, FeedRequest, LogEffect, ReadEffect, Record, RowsEffect, StoreDone, VerifyReport,
-};
+use crate::storage::effect::{Failure, FeedRequest, LogEffect, ReadEffect, Record, RowsEffect, StoreDone};
+use crate::storage::rowset::{Chunk, VerifyReport};
 
 /// One worker of an engine.
 pub trait Lane {

@@ -106,7 +106,7 @@ fn a_full_disk_stops_writes_and_loses_nothing_synced() {
     };
     let mut full = 0;
     for step in 0..40 {
-        for space in [Space::Reserve(empty + step * 16_384), Space::Write(step * 16_384)] {
+        for space in [Space::Reserve(empty + step * 4_096), Space::Write(step * 4_096)] {
             let disk = SimDisk::default();
             drop(Rig::open(&disk).unwrap());
             disk.set_space(space);

@@ -44,7 +44,7 @@ fn whatever_the_order_of_completions_the_store_shows_what_was_applied_and_acknow
     let (mut walks_finished, mut failures, mut synced) = (0, 0, 0);
     for seed in 0..60 {
         let mut world = World::new(seed);
-        for _ in 0..600 {
+        for _ in 0..900 {
             world.step();
         }
         world.drain();

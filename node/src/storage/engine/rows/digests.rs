@@ -13,10 +13,11 @@ use redb::ReadableTable;
 use shoal_protocol::address::Place;
 use shoal_protocol::id::Partition;
 
-use crate::storage::effect::{BucketDigest, Failure, PartitionDigests};
+use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::key::{PARTITION_BYTES, RowKey, encode_partition};
 use crate::storage::row::{Kind, Row, seal, unseal};
+use crate::storage::rowset::{BucketDigest, PartitionDigests};
 
 use super::counts::Counts;
 use super::join::{Before, Change};

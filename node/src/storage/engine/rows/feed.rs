@@ -13,10 +13,11 @@ use bytes::Bytes;
 use redb::ReadableTable;
 use shoal_protocol::id::{Lsn, Partition};
 
-use crate::storage::effect::{Failure, FeedRow, FeedRows};
+use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::key::{PARTITION_BYTES, RowKey, encode_partition};
 use crate::storage::row::{Kind, Row, seal, unseal};
+use crate::storage::rowset::{FeedRow, FeedRows};
 
 use super::counts::Counts;
 use super::snapshot::Snapshot;

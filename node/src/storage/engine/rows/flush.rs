@@ -8,9 +8,10 @@
 use redb::{ReadableTable, WriteTransaction};
 use shoal_protocol::id::{Lsn, Partition};
 
-use crate::storage::effect::{Chunk, Failure, Flush, IngestRow, Written};
+use crate::storage::effect::{Failure, Flush};
 use crate::storage::engine::failed;
 use crate::storage::key::encode_partition;
+use crate::storage::rowset::{Chunk, IngestRow, Written};
 
 use super::counts::Counts;
 use super::feed::{self, FeedEntry};

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::{Digest, Object};
 
-use crate::storage::effect::{Failure, IngestRow};
+use crate::storage::effect::Failure;
 use crate::storage::key::RowKey;
 use crate::storage::memtable::Entry;
 use crate::storage::row::Row;
+use crate::storage::rowset::IngestRow;
 
 use super::Rules;
 use super::sorted::Pair;

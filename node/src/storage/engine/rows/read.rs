@@ -7,10 +7,11 @@ use std::ops::Bound;
 use bytes::Bytes;
 use shoal_protocol::object::Object;
 
-use crate::storage::effect::{Failure, LoadedRow, RowRead, ScanRequest, ScannedRow, ScannedRows, StoreDone, StoredRow};
+use crate::storage::effect::{Failure, ScanRequest, StoreDone};
 use crate::storage::engine::failed;
 use crate::storage::key::RowKey;
 use crate::storage::row::Row;
+use crate::storage::rowset::{LoadedRow, RowRead, ScannedRow, ScannedRows, StoredRow};
 
 use super::snapshot::Snapshot;
 

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use redb::ReadableTable;
 use shoal_protocol::id::{Lsn, Partition};
 
-use crate::storage::effect::{Failure, Written};
+use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::key::{RowKey, encode_partition};
 use crate::storage::row::Row;
+use crate::storage::rowset::Written;
 
 use super::counts::Counts;
 use super::digests::Sums;

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use shoal_protocol::id::{Lsn, Partition};
 use shoal_protocol::object::{Digest, DigestKey, Object};
 
-use crate::storage::effect::{Failure, VerifyReport};
+use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::key::{PARTITION_BYTES, RowKey, decode_partition, encode_partition, successor};
 use crate::storage::row::Row;
+use crate::storage::rowset::VerifyReport;
 
 use super::counts::Counts;
 use super::digests::{Sums, bucket_of};
