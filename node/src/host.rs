@@ -22,6 +22,7 @@ mod outbox;
 mod peers;
 pub mod secret;
 mod server;
+pub mod stopped;
 pub mod storage_threads;
 mod switchboard;
 pub mod tls;

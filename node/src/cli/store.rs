@@ -9,11 +9,9 @@ use super::failure::{DAMAGED, Failure};
 use super::output::Output;
 use super::progress;
 use crate::host::StartError;
-use crate::host::disk::DirectoryDisk;
-use crate::node::stored_digest_key;
-use crate::storage::engine::LogMode;
-use crate::storage::engine::inspect::{Inspection, StoppedStore};
-use crate::storage::engine::log::{SegmentInfo, SegmentState};
+use crate::host::stopped::{
+    DirectoryDisk, Inspection, LogMode, OpenError, SegmentInfo, SegmentState, StoppedStore, stored_digest_key,
+};
 
 /// Look into the data directory of a node that does not run.
 #[derive(Debug, clap::Subcommand)]
@@ -113,7 +111,7 @@ const fn state(state: SegmentState) -> &'static str {
 fn verify(
     store: &StoppedStore<'_, DirectoryDisk>,
     out: &mut Output,
-    refused: impl Fn(crate::storage::engine::OpenError) -> Failure,
+    refused: impl Fn(OpenError) -> Failure,
 ) -> Result<(), Failure> {
     let digest_key: Option<DigestKey> = stored_digest_key(&store.blobs);
     let bar = progress::count();
