@@ -18,7 +18,7 @@ use crate::storage::progress::RowsAt;
 
 use super::disk::Disk;
 use super::lanes::{LogLane, LogWork, ReadLane, RowsLane};
-use super::log::{Damaged, Log, LogOptions};
+use super::log::{Damage, Damaged, Log, LogOptions};
 use super::meta::{Identity, Meta};
 use super::room::RoomWatch;
 use super::rows::{self, RowsWriter};
@@ -260,7 +260,9 @@ fn replay<D: Disk>(
     for damage in &found.damage {
         tracing::error!(?damage, "the log is damaged");
     }
-    let lost = found.damage.iter().filter(|damage| matches!(damage.what, Damaged::Records { .. }));
+    // A segment that was cut short may have held records that nobody can name.
+    let is_loss = |damage: &&Damage| matches!(damage.what, Damaged::Records { .. } | Damaged::Length);
+    let lost = found.damage.iter().filter(is_loss);
     replayed.damaged_records += lost.count();
     Ok((log, replayed))
 }
