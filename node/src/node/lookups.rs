@@ -1,9 +1,10 @@
 //! Requests that name a keyspace this node has not heard of: it asks the others before it says that there is none.
 //!
 //! Shape: such a request waits while every reachable peer is asked whether it has the same system state; a peer that has
-//! another sends it. The request goes on as soon as its keyspace is known, or when a majority of the layout's members
-//! answered and what they sent is durable: a keyspace that was acknowledged is on such a majority, so it does not exist.
-//! (Members that are catching up do not count: they may have lost it.) Without a majority nobody knows, and the answer is
+//! another sends it. The request goes on as soon as its keyspace is known, or when enough of the layout's members answered
+//! and what they sent is durable. For a name a majority is enough: a keyspace that was acknowledged is on one, so there is
+//! none. For an id it takes all of them: whoever holds it was shown the keyspace, perhaps by the only node that has it so
+//! far. (Members that are catching up do not count: they may have lost it.) With fewer nobody knows, and the answer is
 //! `unavailable`.
 //! Bound: they count as requests in flight. Invariant: every one is answered once, at its deadline at the latest.
 
@@ -166,6 +167,25 @@ impl Node {
         let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
         let Some(layout) = self.ring.as_ref().map(Ring::layout) else { return (0, u8::MAX) };
         let counts = |node: &&NodeId| layout.lists(**node) && !self.replaced.contains_key(*node);
-        (small(lookup.heard.iter().filter(counts).count()), small(layout.majority()))
+        let needed = if names(&lookup.asked.request) { layout.majority() } else { layout.intent().nodes.len() };
+        (small(lookup.heard.iter().filter(counts).count()), small(needed))
+    }
+}
+
+/// Whether the request has a keyspace's name, not its id.
+fn names(request: &ClientRequest) -> bool {
+    match request {
+        ClientRequest::ShowKeyspace { .. }
+        | ClientRequest::SetKeyspace { .. }
+        | ClientRequest::DropKeyspace { .. }
+        | ClientRequest::CreateKeyspace { .. } => true,
+        ClientRequest::Get(_)
+        | ClientRequest::Write(_)
+        | ClientRequest::Operate(_)
+        | ClientRequest::Scan(_)
+        | ClientRequest::Batch(_)
+        | ClientRequest::ListKeyspaces
+        | ClientRequest::Routes { .. }
+        | ClientRequest::Status => false,
     }
 }

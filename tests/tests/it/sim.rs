@@ -110,6 +110,7 @@ mutants! {
 
 /// Seeds that broke a rule before a fix, and what they had found.
 const REGRESSIONS: &[(u64, &str)] = &[
+    (129, "a keyspace shown by the only node that had it so far was called gone by the two others"),
     (137, "the oracle took an lww value that a later context had replaced for the last write"),
     (1_416, "a removal by context, minted where the element had not arrived, removed nothing and was acknowledged"),
     (2_278, "an lww store dropped a loser in memory only and showed it again after a restart"),

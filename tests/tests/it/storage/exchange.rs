@@ -7,7 +7,7 @@ use shoal_protocol::id::Lsn;
 use shoal_protocol::object::Object;
 use shoal_tests::sim::disk::{SimDisk, Survival};
 
-use super::rig::{DIGEST_KEY, History, KEYS_COUNT, Rig, below, key, partition, random, verify};
+use super::rig::{DIGEST_KEY, History, KEYS_COUNT, LWW, Rig, below, key, partition, random, verify};
 
 /// A follower of a change feed.
 #[derive(Default)]
@@ -91,7 +91,12 @@ fn whoever_follows_the_feed_has_every_object_as_it_is() {
         while !follower.read(&mut rig, 3, 1 << 20) {}
         for key in (0..KEYS_COUNT).map(key) {
             let visible = rig.read(&key).unwrap();
-            assert_eq!(follower.objects.remove(&key).unwrap_or_default(), visible, "seed {seed}, {key:?}");
+            let mut followed = follower.objects.remove(&key).unwrap_or_default();
+            if key.keyspace() == LWW {
+                // Its own store would drop what lost among a row and later deltas.
+                followed.prune_lww();
+            }
+            assert_eq!(followed, visible, "seed {seed}, {key:?}");
             assert_eq!(history.objects(history.applied.len()).remove(&key).unwrap_or_default(), visible);
         }
     }
