@@ -118,6 +118,9 @@ impl World {
             }
             Step::Again => {
                 if let Some(work) = self.last_flush.clone() {
+                    // A whole state makes up for what was damaged since it was flushed.
+                    let healed = work.frozen.iter().filter(|(_, entry)| entry.heals);
+                    healed.for_each(|(key, _)| _ = self.damaged.remove(key));
                     self.flush(work);
                 }
             }
@@ -131,6 +134,7 @@ impl World {
                     })
                 }));
                 self.check_rows();
+                self.check_replay_from(&work);
                 self.flush(work);
             }
             Step::Ingest(writes) => {
@@ -158,6 +162,18 @@ impl World {
     fn ingest(&mut self, rows: &[IngestRow]) -> Written {
         let rules = Rules { lww: &BTreeSet::from([LWW]), digest_key: &DIGEST_KEY };
         self.writer.ingest(rows, rules, &mut |_| ()).unwrap()
+    }
+
+    /// The log of `work` is forgotten only if all of it is in the rows.
+    fn check_replay_from(&self, work: &Flush) {
+        if self.writer.reader().at().replay_from < work.replay_from {
+            return;
+        }
+        let rows: BTreeMap<_, _> = self.pairs(ROWS).into_iter().collect();
+        for (key, entry) in work.frozen.iter() {
+            let row = Row::decode(key.as_bytes(), &rows[key.as_bytes()]).unwrap();
+            assert!(row.lsn >= entry.lsn, "{key:?} is not flushed");
+        }
     }
 
     fn heal(&mut self, rows: &BTreeSet<usize>) {
