@@ -18,6 +18,7 @@
 
 mod budget;
 mod cache;
+mod cell;
 mod effect;
 pub mod engine;
 mod exchange;
@@ -48,6 +49,7 @@ use scan::{Scans, Tables, join_page};
 
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
+pub use cell::{CELLS_COUNT_MAX, CellId, CellPlace};
 pub use effect::{
     BucketDigest, Chunk, Failure, FeedId, FeedPage, FeedRequest, FeedRow, FeedRows, Flush, Ingest, IngestId, IngestRow,
     LoadedRow, LogEffect, PartitionDigests, PersistTicket, ReadEffect, Record, Recovered, Room, RowRead, RowsEffect,
