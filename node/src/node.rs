@@ -7,6 +7,7 @@
 //! of effects; until a layout is formed every data request is answered `not_serving`.
 
 mod admin;
+mod cells;
 mod clients;
 mod config;
 mod custody;
@@ -30,13 +31,14 @@ use shoal_protocol::object::DigestKey;
 use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
+use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
 use self::lookups::Lookups;
 use self::members::SystemCalls;
 use crate::coordinator::{self, Coordinator, Surroundings};
-use crate::replica::{REFILLS_BLOB, RefillsError, Replica, ReplicaEffect};
+use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Ring;
-use crate::storage::{Recovered, Store, StoreDone, StoreEffect};
+use crate::storage::{CellId, Recovered, Store, StoreDone, StoreEffect};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
 
 /// Names a client's connection in this process.
@@ -113,7 +115,12 @@ pub enum Input {
         response: PeerResponse,
     },
     /// A storage effect is done, or storage failed.
-    Stored(StoreDone),
+    Stored {
+        /// Whose store.
+        cell: CellId,
+        /// What is done.
+        done: StoreDone,
+    },
 }
 
 /// What the host is to do.
@@ -146,8 +153,13 @@ pub enum Effect {
         /// The answer.
         response: PeerResponse,
     },
-    /// Work for the storage engine.
-    Store(StoreEffect),
+    /// Work for a storage engine.
+    Store {
+        /// Whose store.
+        cell: CellId,
+        /// The work.
+        effect: StoreEffect,
+    },
 }
 
 /// A client's request, as the coordinator knows it.
@@ -170,7 +182,7 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 enum Work {
     Coordinator(coordinator::Effect<ClientTag>),
-    Replica(ReplicaEffect<Asker>),
+    Replica(CellId, ReplicaEffect<Asker>),
 }
 
 /// What the store keeps for the node cannot be read. Nothing was changed; start the version that wrote it.
@@ -198,48 +210,57 @@ pub struct Node {
     failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
-    /// Nodes that can be asked; this one while its storage serves.
+    /// Nodes that can be asked; this one while any of its cells serves.
     alive: BTreeSet<NodeId>,
     coordinator: Coordinator<ClientTag>,
-    replica: Replica<Asker>,
+    cells: Cells,
     /// The holders that are catching up, as the durable system state has it.
     replaced: BTreeMap<NodeId, Custody>,
-    /// The incarnation that this node's store is to go on as, until it is durable.
-    renewing: Option<Actor>,
+    /// The incarnations that stores are to go on as, until they are durable.
+    renewing: BTreeMap<CellId, Actor>,
 }
 
 impl Node {
-    /// How hard this node's writers should be slowed, 0 to 1; storage takes less time off while it is above 0.
+    /// How hard the writers of a cell should be slowed, 0 to 1; its storage takes less time off while it is above 0.
     #[must_use]
-    pub fn storage_pressure(&self) -> f32 {
-        self.replica.store().pressure()
+    pub fn storage_pressure(&self, cell: CellId) -> f32 {
+        self.cells.get(cell).store().pressure()
     }
 
-    /// A node over an opened store. Its first effects go to `out`.
+    /// A node over its opened stores, the home store first. Its first effects go to `out`.
     ///
     /// # Errors
-    /// What the store keeps for the node is damaged, or of a newer version.
+    /// What the home store keeps for the node is damaged, or of a newer version.
+    ///
+    /// # Panics
+    /// If there is no store.
     pub fn new(
         config: NodeConfig,
-        recovered: Recovered,
+        recovered: Vec<Recovered>,
         seed: [u8; 32],
         now: Now,
         out: &mut Vec<Effect>,
     ) -> Result<Self, StoredError> {
         let mut rng = ChaCha8Rng::from_seed(seed);
-        let stored = recovered.blobs.get(SYSTEM_BLOB).cloned();
-        let system = System::open(system_config(&config, recovered.leases.incarnation, &mut rng), stored.as_deref())?;
-        let refills = recovered.blobs.get(REFILLS_BLOB).cloned();
-        let damaged_records = recovered.damaged_records;
-        let mut effects = Vec::new();
-        let store = Store::new(config.limits.storage, recovered, &mut effects);
-        out.extend(effects.into_iter().map(Effect::Store));
+        let home = recovered.first().expect("a node has a home store");
+        let stored = home.blobs.get(SYSTEM_BLOB).cloned();
+        let system = System::open(system_config(&config, home.leases.incarnation, &mut rng), stored.as_deref())?;
+        let refills = home.blobs.get(REFILLS_BLOB).cloned();
+        let damaged: Vec<_> = recovered.iter().map(|recovered| recovered.damaged_records).collect();
+        let budget = config.limits.storage.shared_by(u8::try_from(recovered.len()).unwrap_or(u8::MAX));
+        let open = |(cell, recovered)| {
+            let mut effects = Vec::new();
+            let store = Store::new(budget, recovered, &mut effects);
+            out.extend(effects.into_iter().map(|effect| Effect::Store { cell, effect }));
+            store
+        };
+        let stores = (0..).map(CellId).zip(recovered).map(open).collect();
         let mut node = Self {
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
-            replica: Replica::new(store, config.limits.objects, refills.as_deref())?,
+            cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
             replaced: BTreeMap::new(),
-            renewing: None,
+            renewing: BTreeMap::new(),
             rng,
             membership: Membership::new(),
             system,
@@ -249,8 +270,8 @@ impl Node {
             ring: None,
             config,
         };
-        if damaged_records > 0 {
-            node.begin_incarnation(damaged_records, out);
+        for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
+            node.begin_incarnation(cell, damaged_records, out);
         }
         node.system_changed(out);
         node.tell_system(now, SystemInput::Tick, out);
@@ -264,8 +285,9 @@ impl Node {
                 self.coordinate(now, out, |coordinator, around, effects| coordinator.tick(around, effects));
                 self.tell_system(now, SystemInput::Tick, out);
                 let mut effects = Vec::new();
-                self.replica.tick(now, &mut effects);
-                self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
+                self.cells.tick(now, &mut effects);
+                let work = effects.into_iter().map(|(cell, effect)| Work::Replica(cell, effect));
+                self.route(now, work.collect(), out);
                 self.advance_lookups(now, out);
             }
             Input::ClientCall { connection, request, session, call } => {
@@ -286,10 +308,10 @@ impl Node {
             }
             Input::PeerCall { link, from, request, call } => self.peer_call(now, (link, from, request), call, out),
             Input::PeerAnswer { from, request, response } => self.peer_answer(now, from, (request, response), out),
-            Input::Stored(done) => {
+            Input::Stored { cell, done } => {
                 let mut effects = Vec::new();
-                self.replica.stored(now, done, &mut effects);
-                self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
+                self.cells.get_mut(cell).stored(now, done, &mut effects);
+                self.route(now, replica_work(cell, effects), out);
             }
         }
     }
@@ -297,7 +319,7 @@ impl Node {
     /// When `handle` wants a `Tick`.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let rooms = [self.coordinator.next_deadline(), self.replica.next_deadline(), self.system.next_deadline()];
+        let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
         rooms.into_iter().chain([self.membership.next_deadline(), self.lookups.next_deadline()]).flatten().min()
     }
 
@@ -338,7 +360,7 @@ impl Node {
         while let Some(next) = work.pop_front() {
             match next {
                 Work::Coordinator(effect) => self.route_coordinator(now, effect, &mut work, out),
-                Work::Replica(effect) => self.route_replica(now, effect, &mut work, out),
+                Work::Replica(cell, effect) => self.route_replica(now, (cell, effect), &mut work, out),
             }
         }
     }
@@ -352,9 +374,7 @@ impl Node {
     ) {
         match effect {
             coordinator::Effect::Ask { to, ask, deadline, request } if to == self.config.node => {
-                let mut effects = Vec::new();
-                self.serve(now, Asker::Coordinator(ask), (deadline, request), &mut effects);
-                work.extend(effects.into_iter().map(Work::Replica));
+                work.extend(self.serve(now, Asker::Coordinator(ask), (deadline, request)));
             }
             coordinator::Effect::Ask { to, ask, deadline, request } => {
                 out.push(self.call(to, ask, (deadline.since(now.instant), request)));
@@ -367,7 +387,7 @@ impl Node {
     fn route_replica(
         &mut self,
         now: Now,
-        effect: ReplicaEffect<Asker>,
+        (cell, effect): (CellId, ReplicaEffect<Asker>),
         work: &mut VecDeque<Work>,
         out: &mut Vec<Effect>,
     ) {
@@ -377,22 +397,30 @@ impl Node {
                 let ack = self.ack(partition, minted);
                 self.answer_asker(now, to, ack, (work, out));
             }
-            ReplicaEffect::Leased => self.leased(now, out),
-            ReplicaEffect::Store(effect) => out.push(Effect::Store(effect)),
+            ReplicaEffect::Leased => self.leased(now, cell, out),
+            ReplicaEffect::Store(effect) => out.push(Effect::Store { cell, effect }),
             ReplicaEffect::Persisted(ticket) => self.system_persisted(now, ticket, out),
             ReplicaEffect::Failed(failure) => {
-                tracing::error!(%failure, "storage failed; nothing is acknowledged until it is reopened");
+                let store = self.place(cell);
+                tracing::error!(%store, %failure, "storage failed; nothing of it is acknowledged until it is reopened");
                 let me = self.config.node;
-                self.alive.remove(&me);
+                if !self.cells.any_serves() {
+                    self.alive.remove(&me);
+                }
+                // What was asked of the other cells is given up with it: the verdict is no worse than `unknown`.
                 self.coordinate(now, out, |coordinator, around, effects| {
                     coordinator.peer_down(around, me, effects);
                 });
             }
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
-                self.persist_again(out);
-                if damaged_records > 0 || self.renewing.is_some() {
-                    self.begin_incarnation(damaged_records, out);
+                if cell.is_home() {
+                    self.persist_again(out);
+                }
+                if damaged_records > 0 {
+                    self.begin_incarnation(cell, damaged_records, out);
+                } else {
+                    self.renew_again(cell, out);
                 }
             }
             ReplicaEffect::Damaged(keys) => {
@@ -441,6 +469,10 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
         },
         seed,
     }
+}
+
+fn replica_work(cell: CellId, effects: Vec<ReplicaEffect<Asker>>) -> VecDeque<Work> {
+    effects.into_iter().map(|effect| Work::Replica(cell, effect)).collect()
 }
 
 /// The digest key of the cluster, if what a store keeps names it.

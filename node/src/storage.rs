@@ -18,6 +18,7 @@
 
 mod budget;
 mod cache;
+mod cell;
 mod effect;
 pub mod engine;
 mod exchange;
@@ -49,6 +50,7 @@ use scan::{Scans, Tables, join_page};
 
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
+pub use cell::{CELLS_COUNT_MAX, CellId, CellPlace};
 pub use effect::{
     Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, LogEffect, PersistTicket, ReadEffect, Record,
     Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect, StoreEvent,

@@ -101,6 +101,7 @@ impl Cluster {
                 found_alone: count == 1,
                 advertise_peer: Vec::new(),
                 advertise_client: Vec::new(),
+                stores: None,
                 limits: ServerLimits { disk: small(), ..ServerLimits::default() },
             };
             let node = node_id(secrets.first().cluster_id(&config.cluster), &config.name);

@@ -22,6 +22,7 @@ use super::connect::{DEV_DIR_DEFAULT, DevInfo};
 use super::failure::{ENDED, Failure, LISTEN, NOT_SERVING, PORT_IN_USE};
 use super::output::{Output, note};
 use super::signals::stop_ordered;
+use crate::storage::CELLS_COUNT_MAX;
 use child::Child;
 use directory::Directory;
 
@@ -34,6 +35,9 @@ pub(super) struct Args {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=NODES_MAX))]
     nodes: u16,
+    /// Stores of each node; fixed when its data directory is made, and not needed later.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=i64::from(CELLS_COUNT_MAX)))]
+    stores: Option<u8>,
     /// The first node's UDP port; the others' follow.
     #[arg(long, default_value_t = crate::host::config::PORT_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     port_base: u16,
@@ -63,7 +67,7 @@ pub(super) async fn run(args: Args, out: &mut Output) -> Result<(), Failure> {
     let children = addresses
         .iter()
         .enumerate()
-        .map(|(index, address)| Child::new(&directory, (index, *address), &addresses, &args.log));
+        .map(|(index, address)| Child::new(&directory, (index, *address), &addresses, (&args.log, args.stores)));
     let children = children.collect::<Result<_, _>>()?;
     let mut dev = Dev { directory, children, restart_after: args.restart_after.0 };
 

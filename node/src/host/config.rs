@@ -16,6 +16,7 @@ use shoal_protocol::id::ClusterId;
 use super::limits::{LimitSettings, ServerLimits};
 use super::peers::ADDRESSES_COUNT_MAX;
 use super::secret::{ClusterSecrets, SecretError};
+use crate::storage::CELLS_COUNT_MAX;
 
 /// One layer of settings: what it does not name comes from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +59,10 @@ pub struct Settings {
     /// `host:port` under which clients reach this node [default: as for nodes].
     #[cfg_attr(feature = "cli", arg(long, value_name = "HOST:PORT", value_delimiter = ','))]
     pub advertise_client: Option<Vec<String>>,
+    /// Stores that the node's data is spread over, each with a log of its own: fixed when the data directory is made, and not
+    /// needed later [default: 1].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "COUNT"))]
+    pub stores: Option<u8>,
     /// What bounds the node.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub limits: LimitSettings,
@@ -113,6 +118,7 @@ impl Settings {
             "SHOAL_EXPECT" => self.expect = Some(parse(name, &value)?),
             "SHOAL_ADVERTISE_PEER" => self.advertise_peer = Some(list()),
             "SHOAL_ADVERTISE_CLIENT" => self.advertise_client = Some(list()),
+            "SHOAL_STORES" => self.stores = Some(parse(name, &value)?),
             _ => self.limits.read_variable(name, &value)?,
         }
         Ok(())
@@ -140,6 +146,7 @@ impl Settings {
             expect: self.expect.or(lower.expect),
             advertise_peer: self.advertise_peer.or(lower.advertise_peer),
             advertise_client: self.advertise_client.or(lower.advertise_client),
+            stores: self.stores.or(lower.stores),
             limits: self.limits.over(lower.limits),
             found_alone: self.found_alone || lower.found_alone,
             secret,
@@ -176,6 +183,7 @@ impl Settings {
             found_alone: self.found_alone,
             advertise_peer: self.advertise_peer.unwrap_or_default(),
             advertise_client: self.advertise_client.unwrap_or_default(),
+            stores: self.stores,
             limits: self.limits.resolve(),
         };
         config.check()?;
@@ -212,6 +220,8 @@ pub struct ServerConfig {
     pub advertise_peer: Vec<String>,
     /// `host:port` for clients; empty = as for nodes.
     pub advertise_client: Vec<String>,
+    /// Stores of the data directory; `None`: as many as it has, and one if it is made now.
+    pub stores: Option<u8>,
     /// What bounds the node.
     pub limits: ServerLimits,
 }
@@ -241,6 +251,9 @@ impl ServerConfig {
             if count == 0 {
                 return Err(ConfigError::Zero { setting });
             }
+        }
+        if self.stores.is_some_and(|stores| !(1..=CELLS_COUNT_MAX).contains(&stores)) {
+            return Err(ConfigError::BadStores);
         }
         if self.secrets.is_none() && !self.listen.ip().is_loopback() {
             return Err(ConfigError::NoSecret { listen: self.listen });
@@ -280,6 +293,7 @@ impl fmt::Display for Shown<'_> {
             expect: Some(config.expect),
             advertise_peer: Some(config.advertise_peer.clone()),
             advertise_client: Some(config.advertise_client.clone()),
+            stores: config.stores,
             limits: LimitSettings::of(&config.limits),
             ..Settings::default()
         };
@@ -364,6 +378,9 @@ pub enum ConfigError {
         /// Which.
         setting: &'static str,
     },
+    /// No stores, or more than a node can have.
+    #[error("setting `stores` must be from 1 to {CELLS_COUNT_MAX}")]
+    BadStores,
     /// A limit of nothing, or beyond what frames and codec can carry.
     #[error("setting `limits.{setting}` must be from 1 to {max}")]
     BadLimit {

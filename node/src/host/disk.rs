@@ -15,17 +15,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
-use crate::storage::Failure;
+use crate::storage::engine::cells::directory_name;
 use crate::storage::engine::log::{BLOCK_BYTES, Blocks};
 use crate::storage::engine::{Disk, LogMode, OpenError};
+use crate::storage::{CellId, Failure};
 
-/// A directory that holds one store, and that no other process uses. Clones are the same directory.
+/// A directory that holds one store, and that no other process uses. Clones are the same directory; the directories of a
+/// node's other cells are within their home's, and under its lock.
 #[derive(Clone, Debug)]
 pub struct DirectoryDisk {
     path: PathBuf,
     log_mode: LogMode,
     /// Holds the lock for as long as it lives.
-    _lock: Arc<File>,
+    lock: Arc<File>,
 }
 
 impl DirectoryDisk {
@@ -38,7 +40,7 @@ impl DirectoryDisk {
         fs::create_dir_all(&path).map_err(failed)?;
         let lock = writable(&path.join(LOCK_FILE)).map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { log_mode: probe(&path), path, _lock: Arc::new(lock) }),
+            Ok(()) => Ok(Self { log_mode: probe(&path), path, lock: Arc::new(lock) }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
@@ -58,7 +60,11 @@ impl Disk for DirectoryDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+        let names = fs::read_dir(&self.path)?.map(|entry| {
+            let entry = entry?;
+            let is_file = entry.file_type()?.is_file();
+            Ok(entry.file_name().into_string().ok().filter(|_| is_file))
+        });
         names.filter_map(Result::transpose).collect()
     }
 
@@ -86,6 +92,13 @@ impl Disk for DirectoryDisk {
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))?;
         self.sync_directory()
+    }
+
+    fn cell(&self, cell: CellId) -> io::Result<Self> {
+        let path = self.path.join(directory_name(cell));
+        fs::create_dir_all(&path)?;
+        self.sync_directory()?;
+        Ok(Self { log_mode: probe(&path), path, lock: Arc::clone(&self.lock) })
     }
 
     #[cfg(unix)]

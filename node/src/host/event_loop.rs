@@ -27,7 +27,7 @@ use super::peers::Peers;
 use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use crate::node::{ConnectionId, Effect, Input, LinkId, Node};
-use crate::storage::StoreDone;
+use crate::storage::{CellId, StoreDone, StoreEffect};
 
 /// Orders from whoever runs the server.
 pub(super) enum Control {
@@ -54,9 +54,10 @@ pub(super) struct EventLoop {
     pub(super) endpoint: Endpoint,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) controls: mpsc::Receiver<Control>,
-    pub(super) storage: StorageThreads,
-    /// What storage has done.
-    pub(super) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
+    /// Those of each cell, by its number.
+    pub(super) storage: Vec<StorageThreads>,
+    /// What they have done.
+    pub(super) stored: mpsc::UnboundedReceiver<(CellId, Vec<StoreDone>)>,
     pub(super) peers: Peers,
     pub(super) effects: Vec<Effect>,
     pub(super) switchboard: Switchboard,
@@ -84,7 +85,7 @@ pub(super) enum LoopEnd {
     Stopped,
     /// Whoever ran the server has let go of it. Nothing was finished.
     Abandoned,
-    /// The storage thread is gone.
+    /// The storage threads are gone.
     StorageGone,
 }
 
@@ -112,14 +113,16 @@ impl EventLoop {
             let now = self.clock.now();
             match woken {
                 Woken::Control(None) => {
-                    self.storage.abandon();
+                    self.storage.iter().for_each(StorageThreads::abandon);
                     return LoopEnd::Abandoned;
                 }
                 Woken::Control(Some(control)) => self.obey(control),
                 Woken::Stored(0) => return LoopEnd::StorageGone,
                 Woken::Stored(_) => {
-                    for done in done.drain(..).flatten() {
-                        self.node.handle(now, Input::Stored(done), &mut self.effects);
+                    for (cell, done) in done.drain(..) {
+                        for done in done {
+                            self.node.handle(now, Input::Stored { cell, done }, &mut self.effects);
+                        }
                     }
                 }
                 // `peers` holds a door, so the channel never closes.
@@ -273,7 +276,7 @@ impl EventLoop {
     }
 
     fn perform(&mut self) {
-        let mut for_storage = Vec::new();
+        let mut for_storage: Vec<Vec<StoreEffect>> = self.storage.iter().map(|_| Vec::new()).collect();
         for effect in self.effects.drain(..) {
             match effect {
                 Effect::AnswerClient { connection, request, result } => {
@@ -283,11 +286,13 @@ impl EventLoop {
                 Effect::AnswerPeer { link, request, response } => {
                     self.switchboard.answer_peer(link, request, &response);
                 }
-                Effect::Store(effect) => for_storage.push(effect),
+                Effect::Store { cell, effect } => for_storage[usize::from(cell.0)].push(effect),
             }
         }
-        if !for_storage.is_empty() {
-            self.storage.submit(for_storage, self.node.storage_pressure());
+        for ((cell, threads), effects) in (0..).map(CellId).zip(&self.storage).zip(for_storage) {
+            if !effects.is_empty() {
+                threads.submit(effects, self.node.storage_pressure(cell));
+            }
         }
     }
 

@@ -29,13 +29,13 @@ use super::event::Door;
 use super::event_loop::{Control, EventLoop, LoopEnd, Stage};
 use super::peers::Peers;
 use super::secret::{ClusterSecrets, node_id};
-use super::storage_threads::StorageThreads;
+use super::storage_threads::{Completions, StorageThreads};
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, StoredError};
 use crate::storage::engine::log::{BLOCK_BYTES, LogOptions};
-use crate::storage::engine::{Doubt, OpenError, OpenOptions};
-use crate::storage::{Recovered, StoreDone};
+use crate::storage::engine::{Doubt, OpenError, OpenOptions, cells};
+use crate::storage::{CellPlace, Recovered};
 
 /// Starts nodes.
 pub struct Server;
@@ -114,8 +114,8 @@ pub enum StartError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerFailure {
-    /// Its storage thread ended.
-    #[error("the storage thread has ended")]
+    /// Its storage threads ended.
+    #[error("the storage threads have ended")]
     Storage,
     /// A fault in the program: the message is on stderr.
     #[error("the node has panicked")]
@@ -293,7 +293,7 @@ fn assemble(
     let node = node_id(cluster, &config.name);
     let mut entropy = entropy()?;
     let (done, stored) = mpsc::unbounded_channel();
-    let (storage, recovered) = open_storage(&config, cluster, node, Actor::incarnation(entropy.next_u64()), done)?;
+    let (storage, recovered) = open_storage(&config, (cluster, node), &mut entropy, &done)?;
 
     let tls = NodeTls::new(&secrets, node)?;
     let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
@@ -360,29 +360,42 @@ fn node_config(
     }
 }
 
-/// Opens the data directory, making it if there is none.
+/// Opens every store of the data directory, made if there is none, and starts their threads.
 fn open_storage(
     config: &ServerConfig,
-    cluster: ClusterId,
-    node: NodeId,
-    incarnation: Actor,
-    done: mpsc::UnboundedSender<Vec<StoreDone>>,
-) -> Result<(StorageThreads, Recovered), StartError> {
+    (cluster, node): (ClusterId, NodeId),
+    entropy: &mut ChaCha8Rng,
+    done: &Completions,
+) -> Result<(Vec<StorageThreads>, Vec<Recovered>), StartError> {
     let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
     let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
-    let disk_limits = config.limits.disk;
+    let limits = config.limits.disk;
     let options = OpenOptions {
         node,
         cluster: Some(cluster),
-        incarnation,
-        cache_bytes: disk_limits.page_cache_bytes,
-        log: LogOptions {
-            segment_bytes: disk_limits.log_segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64,
-        },
-        reserve_bytes: disk_limits.reserve_bytes as u64,
+        place: CellPlace::ALONE,
+        incarnation: Actor::incarnation(entropy.next_u64()),
+        cache_bytes: limits.page_cache_bytes,
+        log: LogOptions { segment_bytes: segment_bytes(limits.log_segment_bytes) },
+        reserve_bytes: limits.reserve_bytes as u64,
         doubt: Doubt::Nothing,
     };
-    StorageThreads::start(disk, options, done).map_err(refused)
+    let incarnation = || Actor::incarnation(entropy.next_u64());
+    let stores = cells::prepare(&disk, &options, config.stores, incarnation).map_err(refused)?;
+    let start = |(disk, mut options): (DirectoryDisk, OpenOptions)| {
+        let count = usize::from(options.place.count);
+        options.cache_bytes /= count;
+        options.log.segment_bytes = segment_bytes(limits.log_segment_bytes / count);
+        StorageThreads::start(disk, options, done.clone())
+    };
+    let started = stores.into_iter().map(start).collect::<Result<Vec<_>, _>>();
+    Ok(started.map_err(refused)?.into_iter().unzip())
+}
+
+/// Whole blocks, two at least.
+const fn segment_bytes(bytes: usize) -> u64 {
+    let least = 2 * BLOCK_BYTES;
+    (if bytes < least { least } else { bytes }).next_multiple_of(BLOCK_BYTES) as u64
 }
 
 /// Randomness for everything of this process start.

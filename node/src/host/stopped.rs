@@ -5,6 +5,8 @@
 
 pub use super::disk::DirectoryDisk;
 pub use crate::node::stored_digest_key;
+pub use crate::storage::CellPlace;
+pub use crate::storage::engine::cells::{directory, directory_name};
 pub use crate::storage::engine::inspect::{Identity, Inspection, StoppedStore, Verification};
 pub use crate::storage::engine::log::{SegmentInfo, SegmentState};
 pub use crate::storage::engine::{LogMode, OpenError};

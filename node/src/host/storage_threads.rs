@@ -19,7 +19,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use self::inbox::{Inbox, Taken};
 use crate::storage::engine::{Disk, Doubt, Engine, Lane, LogLane, OpenError, OpenOptions, ReadLane, Rest, RowsLane};
-use crate::storage::{Failure, LogEffect, ReadEffect, Recovered, RowsEffect, StoreDone, StoreEffect};
+use crate::storage::{CellId, Failure, LogEffect, ReadEffect, Recovered, RowsEffect, StoreDone, StoreEffect};
+
+/// Where completions go, in batches, each with the cell whose store it is of.
+pub type Completions = UnboundedSender<(CellId, Vec<StoreDone>)>;
 
 /// Runs one store's engine. When dropped it finishes what was submitted, then closes the files.
 #[derive(Debug)]
@@ -49,7 +52,7 @@ struct Shared<D: Disk> {
     reads: Mutex<Option<ReadLane>>,
     /// What the failures since the last opening call for.
     doubt: Mutex<Doubt>,
-    done: UnboundedSender<Vec<StoreDone>>,
+    done: Completions,
 }
 
 impl StorageThreads {
@@ -57,11 +60,7 @@ impl StorageThreads {
     ///
     /// # Errors
     /// See `OpenError`.
-    pub fn start<D: Disk>(
-        disk: D,
-        options: OpenOptions,
-        done: UnboundedSender<Vec<StoreDone>>,
-    ) -> Result<(Self, Recovered), OpenError> {
+    pub fn start<D: Disk>(disk: D, options: OpenOptions, done: Completions) -> Result<(Self, Recovered), OpenError> {
         let (engine, recovered) = Engine::open(&disk, &options)?;
         let inboxes = Arc::new(Inboxes::default());
         let (log, rows, reads) = lanes(engine, &inboxes);
@@ -76,10 +75,11 @@ impl StorageThreads {
             done,
         });
         let (for_log, for_rows, for_reads) = (Arc::clone(&shared), Arc::clone(&shared), shared);
+        let name = |lane: &str| format!("shoal-{lane}-{}", options.place.cell.0);
         let threads = vec![
-            spawn("shoal-log", move || for_log.run_log()),
-            spawn("shoal-rows", move || for_rows.run(&for_rows.inboxes.rows, &for_rows.rows)),
-            spawn("shoal-reads", move || for_reads.run(&for_reads.inboxes.reads, &for_reads.reads)),
+            spawn(name("log"), move || for_log.run_log()),
+            spawn(name("rows"), move || for_rows.run(&for_rows.inboxes.rows, &for_rows.rows)),
+            spawn(name("reads"), move || for_reads.run(&for_reads.inboxes.reads, &for_reads.reads)),
         ];
         Ok((Self { inboxes, threads }, recovered))
     }
@@ -169,10 +169,10 @@ impl<D: Disk> Shared<D> {
         let mut lane = locked(lane);
         let done = lane.as_mut().map(work).unwrap_or_default();
         if let Some(StoreDone::Failed(failure)) = done.last() {
-            tracing::error!(%failure, "storage stopped");
+            tracing::error!(store = %self.options.place, %failure, "storage stopped");
             self.doubt(failure);
         }
-        done.is_empty() || self.done.send(done).is_ok()
+        done.is_empty() || self.tell(done)
     }
 
     /// Opens the files again; false if stopped before that succeeded.
@@ -184,14 +184,14 @@ impl<D: Disk> Shared<D> {
             let doubt = *locked(&self.doubt);
             match Engine::open(&self.disk, &OpenOptions { doubt, ..self.options }) {
                 Ok((engine, recovered)) => {
-                    tracing::info!("storage reopened");
+                    tracing::info!(store = %self.options.place, "storage reopened");
                     *locked(&self.doubt) = self.options.doubt;
                     let (log_lane, rows_lane, read_lane) = lanes(engine, &self.inboxes);
                     (*log, *rows, *reads) = (Some(log_lane), Some(rows_lane), Some(read_lane));
-                    return self.done.send(vec![StoreDone::Reopened(Box::new(recovered))]).is_ok();
+                    return self.tell(vec![StoreDone::Reopened(Box::new(recovered))]);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "storage does not reopen");
+                    tracing::error!(store = %self.options.place, %error, "storage does not reopen");
                     if let OpenError::Disk(failure) = &error {
                         self.doubt(failure);
                     }
@@ -202,6 +202,11 @@ impl<D: Disk> Shared<D> {
             }
             wait = (wait * 2).min(REOPEN_WAIT_MAX);
         }
+    }
+
+    /// Whether anybody listens.
+    fn tell(&self, done: Vec<StoreDone>) -> bool {
+        self.done.send((self.options.place.cell, done)).is_ok()
     }
 
     fn doubt(&self, failure: &Failure) {
@@ -232,8 +237,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    thread::Builder::new().name(name.into()).spawn(run).expect("a process that just started can start three threads")
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    thread::Builder::new().name(name).spawn(run).expect("a process that just started can start a few threads")
 }
 
 const REOPEN_WAIT_MIN: Duration = Duration::from_secs(1);

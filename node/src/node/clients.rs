@@ -109,7 +109,7 @@ impl Node {
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
         let waiting = self.lookups.len() + self.system_calls.changes.len();
         let full = self.coordinator.in_flight() + waiting >= self.config.limits.requests_max
-            || (writes && self.replica.store().pressure() >= 1.0);
+            || (writes && self.cells.pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })
     }
 

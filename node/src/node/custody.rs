@@ -6,6 +6,8 @@
 //! It stays so until the repair room pulls what is missing. Source: DESIGN §4 (Actors, Binding), §5 (Views, Catching up).
 //! Invariant: an ack says what is known when it leaves, so whoever was taught in between of a replaced holder says so.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use rand_core::Rng;
 use shoal_protocol::id::{Actor, NodeId, Partition};
@@ -13,12 +15,13 @@ use shoal_protocol::peer::{Applied, Custody, PeerRequest, PeerResponse, Refusal}
 use shoal_protocol::time::Now;
 
 use super::{Effect, Node};
+use crate::storage::{CellId, CellPlace};
 use crate::system::SystemInput;
 
 impl Node {
-    /// Whether this node's store is the one its layout named.
+    /// Whether this node's home store is the one its layout named, and no other of its stores lost anything.
     pub(super) fn is_synced(&self) -> bool {
-        self.renewing.is_none() && self.system.custody().is_some_and(|custody| custody.generation == 0)
+        self.renewing.is_empty() && self.system.custody().is_some_and(|custody| custody.generation == 0)
     }
 
     /// Whether a data request for a partition held here may be served.
@@ -42,15 +45,15 @@ impl Node {
         let met = others.filter(|node| self.system.has_met(*node)).count();
         let numbers = ring.numbers(partition.class);
         let needed = usize::from(numbers.n - numbers.w + 1).min(usize::from(numbers.n.saturating_sub(1)));
-        self.renewing.is_none() && self.system.custody().is_some() && met >= needed
+        self.renewing.is_empty() && self.system.custody().is_some() && met >= needed
     }
 
     /// The acknowledgement of a delta that is synced here.
     pub(super) fn ack(&self, partition: Partition, minted: Option<Bytes>) -> PeerResponse {
-        let incarnation = self.replica.store().leases().incarnation;
+        let incarnation = self.cells.home().store().leases().incarnation;
         let me = self.config.node;
         let generation = self.system.custody().map_or(0, |custody| custody.generation);
-        let refill = self.replica.refill_count(me, partition, incarnation);
+        let refill = self.cells.home().refill_count(me, partition, incarnation);
         let known = self.co_owners(partition).filter_map(|node| Some((node, self.later_custody(node, partition)?)));
         let applied = Applied { custody: Custody { generation, incarnation, refill }, known: known.collect() };
         match minted {
@@ -62,7 +65,7 @@ impl Node {
     /// The custody of another holder, unless it is its first.
     fn later_custody(&self, node: NodeId, partition: Partition) -> Option<Custody> {
         let newest = self.system.state().custody(node)?;
-        let refill = self.replica.refill_count(node, partition, newest.incarnation);
+        let refill = self.cells.home().refill_count(node, partition, newest.incarnation);
         let custody = Custody { refill, ..newest };
         (custody.generation > 0 || custody.refill.0 > 0).then_some(custody)
     }
@@ -72,21 +75,43 @@ impl Node {
         primaries.copied().filter(|node| *node != self.config.node)
     }
 
-    /// Acknowledged writes are lost here: what this store minted before must not be gone on with (DESIGN §4, Actors).
-    pub(super) fn begin_incarnation(&mut self, damaged_records: usize, out: &mut Vec<Effect>) {
-        tracing::error!(damaged_records, "the log is damaged: this node lost acknowledged writes and is catching up");
-        let mut effects = Vec::new();
-        let incarnation = Actor::incarnation(self.rng.next_u64());
-        self.renewing = Some(incarnation);
-        self.replica.store_mut().begin_incarnation(incarnation, &mut effects);
-        out.extend(effects.into_iter().map(Effect::Store));
+    /// Acknowledged writes are lost in a cell: what its store minted before must not be gone on with (DESIGN §4, Actors).
+    ///
+    /// The home store gets a new incarnation with it, because that is the one which acks and views name: so the whole node is
+    /// catching up, for a loss in any of its cells. That is more than is needed, and keeps one incarnation per node in the
+    /// protocol.
+    pub(super) fn begin_incarnation(&mut self, cell: CellId, damaged_records: usize, out: &mut Vec<Effect>) {
+        let store = self.place(cell);
+        tracing::error!(%store, damaged_records, "a log is damaged: this node lost acknowledged writes and is catching up");
+        for cell in BTreeSet::from([CellId::HOME, cell]) {
+            let incarnation = Actor::incarnation(self.rng.next_u64());
+            self.renewing.insert(cell, incarnation);
+            self.renew_again(cell, out);
+        }
     }
 
-    /// A lease is durable: perhaps that of the new incarnation, which everybody is to know.
-    pub(super) fn leased(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let durable = self.replica.store().leases().incarnation;
-        if let Some(incarnation) = self.renewing.take_if(|incarnation| *incarnation == durable) {
-            self.tell_system(now, SystemInput::Replaced { incarnation }, out);
+    /// Asks a store for the incarnation it is to go on as, if there is one: after a failure, it may not have got it.
+    pub(super) fn renew_again(&mut self, cell: CellId, out: &mut Vec<Effect>) {
+        let Some(incarnation) = self.renewing.get(&cell) else { return };
+        let mut effects = Vec::new();
+        self.cells.get_mut(cell).store_mut().begin_incarnation(*incarnation, &mut effects);
+        out.extend(effects.into_iter().map(|effect| Effect::Store { cell, effect }));
+    }
+
+    /// A lease of a cell is durable: perhaps that of a new incarnation. The home store's is what everybody is to know.
+    pub(super) fn leased(&mut self, now: Now, cell: CellId, out: &mut Vec<Effect>) {
+        let durable = self.cells.get(cell).store().leases().incarnation;
+        if self.renewing.get(&cell) != Some(&durable) {
+            return;
         }
+        self.renewing.remove(&cell);
+        if cell.is_home() {
+            self.tell_system(now, SystemInput::Replaced { incarnation: durable }, out);
+        }
+    }
+
+    /// Which of this node's stores a cell has, in words.
+    pub(super) fn place(&self, cell: CellId) -> CellPlace {
+        CellPlace { cell, count: self.cells.count() }
     }
 }

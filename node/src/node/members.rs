@@ -4,7 +4,7 @@
 //! the system state becomes a peer call and its answer comes back, its blob goes through the store.
 //! Invariant: a change of the system state is followed at once by what derives from it (ring, digest key, lww keyspaces).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use shoal_gossip::{Input as MemberInput, Member, Output as MemberOutput};
@@ -15,7 +15,7 @@ use shoal_protocol::time::Now;
 
 use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients, role};
 use crate::ring::Ring;
-use crate::storage::PersistTicket;
+use crate::storage::{CellId, PersistTicket};
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
 
 /// What the system state is waiting for.
@@ -178,12 +178,12 @@ impl Node {
 
     fn persist(&mut self, version: u64, state: bytes::Bytes, out: &mut Vec<Effect>) {
         let mut effects = Vec::new();
-        let ticket = self.replica.store_mut().persist(SYSTEM_BLOB, state.clone(), &mut effects);
+        let ticket = self.cells.home_store().persist(SYSTEM_BLOB, state.clone(), &mut effects);
         self.system_calls.persisting = Some((ticket, version, state));
-        out.extend(effects.into_iter().map(Effect::Store));
+        out.extend(effects.into_iter().map(|effect| Effect::Store { cell: CellId::HOME, effect }));
     }
 
-    /// The store was reopened: a write under way may be lost.
+    /// The home store was reopened: a write under way may be lost.
     pub(super) fn persist_again(&mut self, out: &mut Vec<Effect>) {
         if let Some((_, version, state)) = self.system_calls.persisting.take() {
             self.persist(version, state, out);
@@ -207,14 +207,17 @@ impl Node {
         }
         self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
-        let lww = keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
-        let mut effects = Vec::new();
-        let store = self.replica.store_mut();
-        store.set_lww(lww);
-        if let Some(keys) = self.system.keys() {
-            store.set_digest_key(keys.digest.clone(), &mut effects);
+        let lww: BTreeSet<_> =
+            keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
+        for (cell, replica) in self.cells.iter_mut() {
+            let mut effects = Vec::new();
+            let store = replica.store_mut();
+            store.set_lww(lww.clone());
+            if let Some(keys) = self.system.keys() {
+                store.set_digest_key(keys.digest.clone(), &mut effects);
+            }
+            out.extend(effects.into_iter().map(|effect| Effect::Store { cell, effect }));
         }
-        out.extend(effects.into_iter().map(Effect::Store));
     }
 }
 

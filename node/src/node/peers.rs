@@ -3,6 +3,7 @@
 //! Invariant: a data request is served only under a view equal to the sender's; otherwise it is refused with
 //! `UnknownView` and both sides exchange system state (DESIGN §5, Views).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use shoal_protocol::client::PROTOCOL_VERSIONS;
@@ -11,15 +12,16 @@ use shoal_protocol::id::{NodeId, Partition, RequestId};
 use shoal_protocol::peer::{PeerCall, PeerHello, PeerMember, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::{Instant, Now};
 
-use super::{Asker, Effect, LinkId, Node, Work};
+use super::{Asker, Effect, LinkId, Node, Work, replica_work};
 use crate::replica::{Question, ReplicaEffect};
+use crate::storage::CellId;
 use crate::system::{SystemAsk, SystemInput};
 
 impl Node {
     /// What this node says of itself to peers; whom it has met, the host adds.
     #[must_use]
     pub fn hello(&self) -> PeerHello {
-        let leases = self.replica.store().leases();
+        let leases = self.cells.home().store().leases();
         PeerHello {
             versions: PROTOCOL_VERSIONS,
             cluster: self.config.cluster,
@@ -84,27 +86,33 @@ impl Node {
             self.tell_system(now, SystemInput::Differs(from), out);
             return;
         }
-        if self.replica.waiting_count() >= self.config.limits.replica_requests_max {
+        if self.cells.waiting_count() >= self.config.limits.replica_requests_max {
             out.push(refused(Refusal::Overloaded));
             return;
         }
-        let mut effects = Vec::new();
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
-        self.serve(now, Asker::Peer(link, request), (deadline, call.request), &mut effects);
-        self.route(now, effects.into_iter().map(Work::Replica).collect(), out);
+        let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request));
+        self.route(now, work, out);
     }
 
-    /// Lets this node's replica answer, if it holds the partition.
+    /// Lets the partition's cell answer, if this node holds it.
     pub(super) fn serve(
         &mut self,
         now: Now,
         asker: Asker,
         (deadline, request): (Instant, PeerRequest),
-        effects: &mut Vec<ReplicaEffect<Asker>>,
-    ) {
+    ) -> VecDeque<Work> {
         match self.owned(&request) {
-            Ok(partition) => self.replica.ask(now, Question { from: asker, deadline, partition, request }, effects),
-            Err(why) => effects.push(ReplicaEffect::Answer { to: asker, response: PeerResponse::Refused(why) }),
+            Ok(partition) => {
+                let mut effects = Vec::new();
+                let (cell, replica) = self.cells.of(partition);
+                replica.ask(now, Question { from: asker, deadline, partition, request }, &mut effects);
+                replica_work(cell, effects)
+            }
+            Err(why) => {
+                let refused = ReplicaEffect::Answer { to: asker, response: PeerResponse::Refused(why) };
+                replica_work(CellId::HOME, vec![refused])
+            }
         }
     }
 

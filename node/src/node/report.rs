@@ -12,7 +12,7 @@ impl Node {
     /// This node's state and what it believes of the others.
     #[must_use]
     pub fn status(&self) -> Status {
-        let store = self.replica.store();
+        let incarnation = self.cells.home().store().leases().incarnation;
         let layout = self.system.formed();
         let lists = |node: NodeId| layout.is_some_and(|layout| layout.lists(node));
         let others = self.membership.members().map(|(member, liveness)| MemberStatus {
@@ -24,8 +24,8 @@ impl Node {
         });
         let me = MemberStatus {
             endpoint: self.endpoint(self.config.node),
-            alive: store.is_serving(),
-            incarnation: Some(store.leases().incarnation),
+            alive: self.cells.any_serves(),
+            incarnation: Some(incarnation),
             in_layout: lists(self.config.node),
             catching_up: lists(self.config.node) && !self.is_synced(),
         };
@@ -34,7 +34,7 @@ impl Node {
             name: self.config.name.clone(),
             cluster: self.config.cluster,
             version: self.config.version.clone(),
-            incarnation: store.leases().incarnation,
+            incarnation,
             layout: layout.map(|layout| layout.id()),
             serving: self.serving(),
             members: std::iter::once(me).chain(others).collect(),
@@ -44,15 +44,15 @@ impl Node {
     }
 
     fn figures(&self) -> Vec<(String, u64)> {
-        let store = self.replica.store();
         let allocations = self.config.allocations.map(|read| ("allocations".to_owned(), read()));
         let mut figures = vec![
             ("requests_in_flight".into(), self.coordinator.in_flight() as u64),
-            ("replica_requests_waiting".into(), self.replica.waiting_count() as u64),
+            ("replica_requests_waiting".into(), self.cells.waiting_count() as u64),
             ("keyspaces".into(), self.system.keyspaces().len() as u64),
-            ("storage_pressure_percent".into(), (store.pressure() * 100.0) as u64),
+            ("stores".into(), u64::from(self.cells.count())),
+            ("storage_pressure_percent".into(), (self.cells.pressure() * 100.0) as u64),
         ];
-        let (written, log_bytes) = store.written();
+        let (written, log_bytes) = self.cells.written();
         let bytes = [
             ("storage_log_bytes_written", log_bytes),
             ("storage_rows_bytes_written", written.rows_bytes),
@@ -81,8 +81,10 @@ impl Node {
     }
 
     fn serving(&self) -> Result<(), String> {
-        if !self.replica.store().is_serving() {
-            return Err("storage failed and is being reopened".into());
+        let failed = self.cells.failed();
+        if !failed.is_empty() {
+            let count = self.cells.count();
+            return Err(format!("storage failed and is being reopened ({} of {count} stores)", failed.len()));
         }
         if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
     }
@@ -96,10 +98,10 @@ impl Node {
     /// What is near a limit, and what this version does not bound (DESIGN §1).
     fn warnings(&self) -> Vec<String> {
         let mut warnings = vec!["unbounded: tombstones and retired actors are kept for ever in this version".into()];
-        if self.replica.store().pressure() > 0.0 {
+        if self.cells.pressure() > 0.0 {
             warnings.push("memtables are more than half full: writers are slowed".into());
         }
-        match self.replica.store().room() {
+        match self.cells.room() {
             Room::Enough => {}
             Room::Low => warnings.push("the disk is nearly full: writes are refused, reads and deletes go on".into()),
             Room::None => warnings.push("the disk is full: the ballast was given up; make room".into()),

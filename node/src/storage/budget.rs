@@ -12,6 +12,13 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// What each of so many stores gets of it.
+    #[must_use]
+    pub fn shared_by(self, count: u8) -> Self {
+        let share = |whole: usize| (whole / usize::from(count.max(1))).max(1);
+        Self { bytes: share(self.bytes), log_bytes: share(self.log_bytes) }
+    }
+
     pub(super) const fn memtables_bytes_max(self) -> usize {
         self.bytes / 2
     }

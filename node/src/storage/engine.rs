@@ -7,6 +7,7 @@
 //! Invariants: every value is sealed by `row` and checked when read; redb runs under `catch_unwind`; after the first error or
 //! panic in a lane the engine is to be opened anew; what was reported done before stays done.
 
+pub mod cells;
 mod disk;
 pub mod inspect;
 mod lanes;

@@ -3,6 +3,7 @@
 //! Shape: each file has the bytes that are on stable storage and the writes since its last sync. Reads see both. A crash
 //! keeps the first and as much of the second as `Survival` says. Writes are cut at sectors of 512 bytes, the largest unit
 //! that disks write whole.
+//! A machine has one disk: its power, its room and its faults are those of all stores on it, each in a directory of its own.
 //! Models: a failed sync loses the writes it should have made durable, and later syncs do not bring them back (what Linux
 //! does); `rename` and `remove` are durable when they return (the host syncs the directory), an unsynced file may be empty.
 //! Units: an operation is one write, set_len, sync, rename or remove; they are counted from 1, over all files of a disk.
@@ -15,12 +16,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use redb::{BackendError, StorageBackend};
+use shoal_node::storage::CellId;
+use shoal_node::storage::engine::cells::directory_name;
 use shoal_node::storage::engine::log::BLOCK_BYTES;
 use shoal_node::storage::engine::{Disk, LogMode};
 
-/// A store's directory in memory. Clones are the same disk.
+/// A directory in memory, of a machine's disk. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    /// What the names of its files begin with on the disk: nothing for the first.
+    prefix: String,
+}
 
 /// What a crash leaves of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +154,7 @@ impl SimDisk {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let files =
             state.files.iter().map(|(name, content)| (name.clone(), content.after_crash(survival, &mut random)));
-        Self(Arc::new(Mutex::new(State { files: files.collect(), ..State::default() })))
+        Self::of(files.collect())
     }
 
     /// The same bytes, all of them durable, on a disk of their own: what a copy of the directory holds.
@@ -155,7 +162,7 @@ impl SimDisk {
     pub fn copy(&self) -> Self {
         let state = self.state();
         let files = state.files.iter().map(|(name, content)| (name.clone(), Content::synced(content.seen.clone())));
-        Self(Arc::new(Mutex::new(State { files: files.collect(), ..State::default() })))
+        Self::of(files.collect())
     }
 
     /// Names and lengths of the files.
@@ -183,9 +190,18 @@ impl SimDisk {
         content.durable[byte] ^= 1 << bit;
     }
 
+    fn of(files: BTreeMap<String, Content>) -> Self {
+        Self { state: Arc::new(Mutex::new(State { files, ..State::default() })), prefix: String::new() }
+    }
+
+    /// A file's name on the disk.
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic under the lock is a bug of this file alone; the disk stays usable for the checks that follow.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Counts an operation; says whether it is to be done.
@@ -280,19 +296,20 @@ impl Disk for SimDisk {
     fn len(&self, name: &str) -> io::Result<u64> {
         let mut state = self.state();
         state.alive()?;
-        Ok(state.file(name)?.seen.len() as u64)
+        Ok(state.file(&self.full(name))?.seen.len() as u64)
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
         let state = self.state();
         state.alive()?;
-        Ok(state.files.contains_key(name))
+        Ok(state.files.contains_key(&self.full(name)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
         let state = self.state();
         state.alive()?;
-        Ok(state.files.keys().cloned().collect())
+        let names = state.files.keys().filter_map(|name| name.strip_prefix(&self.prefix));
+        Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 
     fn open_log(&self, name: &str) -> io::Result<SimLogFile> {
@@ -301,6 +318,12 @@ impl Disk for SimDisk {
 
     fn log_mode(&self) -> LogMode {
         LogMode::Synced
+    }
+
+    fn cell(&self, cell: CellId) -> io::Result<Self> {
+        self.state().alive()?;
+        let prefix = self.full(&format!("{}/", directory_name(cell)));
+        Ok(Self { state: Arc::clone(&self.state), prefix })
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -317,8 +340,9 @@ impl Disk for SimDisk {
     fn open(&self, name: &str) -> io::Result<SimFile> {
         let mut state = self.state();
         state.alive()?;
-        state.files.entry(name.into()).or_default();
-        Ok(SimFile { disk: self.clone(), name: name.into() })
+        let name = self.full(name);
+        state.files.entry(name.clone()).or_default();
+        Ok(SimFile { disk: self.clone(), name })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -326,8 +350,9 @@ impl Disk for SimDisk {
         let crashes = state.crashes_now();
         // The name is on disk or is not; either way nobody was told.
         if !crashes || state.operations.is_multiple_of(2) {
-            let content = state.files.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            state.files.insert(to.into(), content);
+            let content =
+                state.files.remove(&self.full(from)).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            state.files.insert(self.full(to), content);
         }
         state.dead = crashes;
         state.alive()
@@ -337,7 +362,7 @@ impl Disk for SimDisk {
         let mut state = self.operate()?;
         let crashes = state.crashes_now();
         if !crashes || state.operations.is_multiple_of(2) {
-            state.files.remove(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            state.files.remove(&self.full(name)).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         }
         state.dead = crashes;
         state.alive()

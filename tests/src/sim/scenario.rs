@@ -17,6 +17,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Nodes in the cluster.
     pub nodes: usize,
+    /// Stores of each node.
+    pub stores: u8,
     /// Clients.
     pub clients: usize,
     /// Operations that clients begin.
@@ -67,7 +69,7 @@ impl NetworkProfile {
 /// How disks behave when they do not fail.
 #[derive(Clone, Copy, Debug)]
 pub struct StorageProfile {
-    /// Memory of one store: small ones flush often.
+    /// Memory of one node's stores: small ones flush often.
     pub budget_bytes: usize,
     /// One group commit, µs.
     pub write_us: (u64, u64),
@@ -167,6 +169,7 @@ impl Scenario {
             lasting_fault: dice.percent(40),
             dark_end: dice.percent(25),
             wiped: None,
+            stores: dice.pick(&[1, 1, 1, 2, 3]),
             faults,
         }
     }
@@ -277,7 +280,8 @@ fn limits(dice: &mut Dice) -> Limits {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}: {} nodes, {} clients, {} operations", self.seed, self.nodes, self.clients, self.steps)?;
+        let Self { seed, nodes, stores, clients, steps, .. } = self;
+        writeln!(f, "seed {seed}: {nodes} nodes of {stores} stores, {clients} clients, {steps} operations")?;
         for (name, spec) in &self.keyspaces {
             let Class { n, r, w } = spec.class;
             writeln!(f, "  keyspace {name}: n {n}, r {r}, w {w}, {:?}, {:?}", spec.layout, spec.conflict)?;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits};
 use shoal_node::storage::engine::Doubt;
-use shoal_node::storage::{Budget, StoreEffect};
+use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_protocol::address::Place;
 use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
 use shoal_protocol::error::RequestError;
@@ -76,7 +76,7 @@ enum Event {
     Peer(Box<Parcel>),
     Client(Box<Letter>),
     Gone { node: usize, boot: u32, client: usize, session: SessionGrant },
-    Storage { node: usize, boot: u32, step: StorageStep },
+    Storage { node: usize, boot: u32, cell: CellId, step: StorageStep },
     Boot { node: usize },
     Outside(Outside),
 }
@@ -178,7 +178,8 @@ impl World {
         };
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
-            let (config, disk, doubt) = (config(scenario, index), SimDisk::default(), Doubt::Nothing);
+            let (config, disk) = (config(scenario, index), SimDisk::default());
+            let doubt = vec![Doubt::Nothing; usize::from(scenario.stores)];
             world.hosts.push(Host {
                 config,
                 disk,
@@ -307,9 +308,9 @@ impl World {
             Event::Peer(parcel) => self.deliver(*parcel),
             Event::Client(letter) => self.deliver_letter(*letter),
             Event::Gone { node, boot, client, session } => self.hang_up(node, boot, (client, session)),
-            Event::Storage { node, boot, step } => {
+            Event::Storage { node, boot, cell, step } => {
                 if self.hosts[node].running() == Some(boot) {
-                    self.storage_step(node, step);
+                    self.storage_step((node, cell), step);
                 }
             }
             Event::Boot { node } => self.boot(node),
@@ -335,15 +336,15 @@ impl World {
                 }
                 Effect::Call { to, request, call } => self.send_call(node, to, (request, call)),
                 Effect::AnswerPeer { link, request, response } => self.send_answer(node, (link, request), response),
-                Effect::Store(effect) => self.store(node, effect),
+                Effect::Store { cell, effect } => self.store(node, cell, effect),
             }
         }
     }
 
-    fn store(&mut self, node: usize, effect: StoreEffect) {
-        let text = storage::describe_effect(&effect);
+    fn store(&mut self, node: usize, cell: CellId, effect: StoreEffect) {
+        let text = format!("{} {}", cell.0, storage::describe_effect(&effect));
         self.trace.note(self.now, (node, "store"), text.as_bytes(), || text.clone());
-        self.push_storage(node, effect);
+        self.push_storage((node, cell), effect);
     }
 
     fn plan_tick(&mut self, node: usize) {

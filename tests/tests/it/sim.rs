@@ -134,6 +134,7 @@ const MUST_HAPPEN: &[&str] = &[
     "flushes",
     "torn writes",
     "storage failures",
+    "failures of one store of several",
     "opens failed",
     "rivals",
     "drops",

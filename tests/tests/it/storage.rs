@@ -3,6 +3,7 @@
 //! Judged from outside: nothing that was called synced is lost, the rows are the join of a prefix of what was applied, no
 //! dot is handed out twice, and damaged bytes are never shown.
 
+mod cells;
 mod crash;
 mod damage;
 mod exchange;

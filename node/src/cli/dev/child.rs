@@ -37,7 +37,7 @@ impl Child {
         directory: &Directory,
         (index, address): (usize, SocketAddr),
         addresses: &[SocketAddr],
-        log: &str,
+        (log, stores): (&str, Option<u8>),
     ) -> Result<Self, Failure> {
         let name = format!("n{}", index + 1);
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -53,6 +53,9 @@ impl Child {
             ("--log", log.to_owned()),
         ];
         arguments.extend(settings.into_iter().flat_map(|(option, value)| [option.to_owned(), value]));
+        if let Some(stores) = stores {
+            arguments.extend(["--stores".to_owned(), stores.to_string()]);
+        }
         match addresses {
             [] | [_] => arguments.push("--found-alone".to_owned()),
             [seed, ..] => arguments.extend(["--seeds".to_owned(), seed.to_string()]),

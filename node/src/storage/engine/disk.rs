@@ -7,6 +7,8 @@ use std::io;
 
 use redb::StorageBackend;
 
+use crate::storage::cell::CellId;
+
 /// One store's directory.
 pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// A file of it.
@@ -60,6 +62,13 @@ pub trait Disk: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The disk failed.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The directory `cell-K` of another cell of the node, within this one, its home's; made if there is none. Durable when
+    /// it returns.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn cell(&self, cell: CellId) -> io::Result<Self>;
 
     /// Bytes that files may still take up.
     ///

@@ -14,6 +14,7 @@ use super::log::{self, Damage, SegmentInfo};
 use super::meta::Meta;
 use super::open::{LOG_FILES, META_FILE, OpenError, ROWS_FILE, damaged, exists, in_file, open_database};
 use super::rows::RowsWriter;
+use crate::storage::cell::CellPlace;
 use crate::storage::lease::Leases;
 use crate::storage::progress::RowsAt;
 use crate::storage::rowset::VerifyReport;
@@ -40,6 +41,8 @@ pub struct Identity {
     pub node: NodeId,
     /// Its cluster, once known.
     pub cluster: Option<ClusterId>,
+    /// Which of the node's stores.
+    pub place: CellPlace,
     /// Incarnation and leases.
     pub leases: Leases,
 }
@@ -112,8 +115,8 @@ impl<'a, D: Disk> StoppedStore<'a, D> {
         }
         let rows = open_database(disk, ROWS_FILE, CACHE_BYTES)?;
         let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
-        let super::meta::Identity { format, store_id, node, cluster } = identity;
-        Ok(Self { disk, rows, identity: Identity { format, store_id, node, cluster, leases }, blobs })
+        let super::meta::Identity { format, store_id, node, cluster, place } = identity;
+        Ok(Self { disk, rows, identity: Identity { format, store_id, node, cluster, place, leases }, blobs })
     }
 
     /// Counts.

@@ -1,6 +1,7 @@
 //! The meta file: whose store this is, who mints in it and how far, and the blobs of the system state.
 //!
-//! Shape: one table, name -> sealed value. `identity` = format (4), store id (8), node (8), cluster (8, 0 = not known yet);
+//! Shape: one table, name -> sealed value. `identity` = format (4), store id (8), node (8), cluster (8, 0 = not known yet), the
+//! store's number among those of its node (1) and how many there are (1);
 //! `leases` = incarnation (8), dots end (8), lsns end (8); `blob/NAME` = bytes. Big-endian.
 //! Invariant: two-phase commits. A lost last commit here would let a dot be minted twice, and one-phase commits were seen to
 //! be rolled back silently by a flipped bit (notes/reliability.md §3).
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use shoal_protocol::id::{Actor, ClusterId, NodeId};
 
+use crate::storage::cell::{CellId, CellPlace};
 use crate::storage::effect::Failure;
 use crate::storage::lease::Leases;
 use crate::storage::row::{Kind, seal, unseal};
@@ -30,6 +32,8 @@ pub(super) struct Identity {
     pub(super) store_id: u64,
     pub(super) node: NodeId,
     pub(super) cluster: Option<ClusterId>,
+    /// Which of the node's stores.
+    pub(super) place: CellPlace,
 }
 
 /// The meta file, open.
@@ -104,6 +108,7 @@ fn encode_identity(identity: Identity) -> Vec<u8> {
     for number in [identity.store_id, identity.node.0, cluster] {
         body.extend_from_slice(&number.to_be_bytes());
     }
+    body.extend_from_slice(&[identity.place.cell.0, identity.place.count]);
     body
 }
 
@@ -112,10 +117,13 @@ fn decode_identity(body: &[u8]) -> Option<Identity> {
     let (format, rest) = body.split_first_chunk::<4>()?;
     let format = u32::from_be_bytes(*format);
     if format > super::open::FORMAT {
-        return Some(Identity { format, store_id: 0, node: NodeId(0), cluster: None });
+        return Some(Identity { format, store_id: 0, node: NodeId(0), cluster: None, place: CellPlace::ALONE });
     }
+    let (rest, &[cell, count]) = rest.split_last_chunk::<2>()?;
+    let place = CellPlace { cell: CellId(cell), count };
     let [store_id, node, cluster] = numbers(rest)?;
-    Some(Identity { format, store_id, node: NodeId(node), cluster: (cluster != 0).then_some(ClusterId(cluster)) })
+    let cluster = (cluster != 0).then_some(ClusterId(cluster));
+    (cell < count).then_some(Identity { format, store_id, node: NodeId(node), cluster, place })
 }
 
 fn encode_leases(leases: Leases) -> Vec<u8> {

@@ -2,8 +2,9 @@
 //!
 //! Shape: room -> meta (identity, leases, blobs) -> rows -> replay of the log. Both databases are made under a temporary
 //! name, filled, closed and renamed, rows first: a store exists once `meta.redb` does. (redb cannot open a file whose
-//! creation was cut short.) The log makes its own files. Invariant: a data directory that is not this node's, or not understood, is refused, and what it
-//! holds is kept.
+//! creation was cut short.) The log makes its own files. Of a node's stores only the home store is made here; `cells` makes the
+//! others before it.
+//! Invariant: a data directory that is not this node's, or not understood, is refused, and what it holds is kept.
 
 use std::io;
 
@@ -11,6 +12,7 @@ use redb::{Database, DatabaseError, StorageBackend, StorageError};
 use shoal_protocol::id::{Actor, ClusterId, NodeId};
 use shoal_protocol::object::Object;
 
+use crate::storage::cell::CellPlace;
 use crate::storage::effect::{Failure, Recovered};
 use crate::storage::lease::Leases;
 use crate::storage::memtable::Memtable;
@@ -34,6 +36,8 @@ pub struct OpenOptions {
     pub node: NodeId,
     /// Its cluster, if known; a store that knew none takes it on.
     pub cluster: Option<ClusterId>,
+    /// Which of the node's stores this is, and how many it has.
+    pub place: CellPlace,
     /// The incarnation of the store if it is made now: freshly drawn.
     pub incarnation: Actor,
     /// Pages that redb may keep in memory.
@@ -92,6 +96,15 @@ pub enum OpenError {
         /// Who asked.
         expected: ClusterId,
     },
+    /// The data directory has another number of stores, or this is another of them. The number is fixed when it is made: start
+    /// with that one, or leave it out.
+    #[error("this is store {found}, not {expected}; how many there are is fixed when the data directory is made")]
+    OtherCells {
+        /// What it is.
+        found: CellPlace,
+        /// What was asked for.
+        expected: CellPlace,
+    },
     /// A newer version of Shoal wrote this. Start that one.
     #[error("the data directory has format {found}; this version reads up to {FORMAT}")]
     NewerFormat {
@@ -115,21 +128,21 @@ pub enum OpenError {
 }
 
 impl<D: Disk> Engine<D> {
-    /// Opens the store on `disk`, or makes one if there is none.
+    /// Opens the store on `disk`; a home store is made if there is none.
     ///
     /// # Errors
     /// See `OpenError`.
     pub fn open(disk: &D, options: &OpenOptions) -> Result<(Self, Recovered), OpenError> {
-        let room = RoomWatch::begin(disk, options.reserve_bytes).map_err(|error| OpenError::Disk(error.into()))?;
-        for name in [ROWS_NEW_FILE, META_NEW_FILE, COPY_FILE] {
-            remove_if_there(disk, name)?;
-        }
+        let room = RoomWatch::begin(disk, options.reserve_bytes, options.place.cell.is_home());
+        let room = room.map_err(|error| OpenError::Disk(error.into()))?;
+        clear_temporary(disk)?;
         let created = !exists(disk, META_FILE)?;
+        if created && !options.place.cell.is_home() {
+            return Err(damaged(META_FILE, "it is missing, of a store that was made before the node's home store"));
+        }
         if created {
             clear_unfinished(disk, options)?;
-            let store_id = options.incarnation.0;
-            create(disk, options, ROWS_FILE, |database| rows::begin(&database, store_id))?;
-            create(disk, options, META_FILE, |database| begin_meta(database, store_id, options))?;
+            make(disk, options)?;
         }
         if !exists(disk, ROWS_FILE)? {
             return Err(damaged(ROWS_FILE, "it is missing"));
@@ -159,8 +172,25 @@ impl<D: Disk> Engine<D> {
     }
 }
 
+/// Makes the files of an empty store, where there are none.
+pub(super) fn make<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
+    let store_id = options.incarnation.0;
+    create(disk, options, ROWS_FILE, |database| rows::begin(&database, store_id))?;
+    create(disk, options, META_FILE, |database| begin_meta(database, store_id, options))
+}
+
+pub(super) fn clear_temporary<D: Disk>(disk: &D) -> Result<(), OpenError> {
+    [ROWS_NEW_FILE, META_NEW_FILE, COPY_FILE].iter().try_for_each(|name| remove_if_there(disk, name))
+}
+
 /// Removes the rows of a creation that was cut short.
-fn clear_unfinished<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
+pub(super) fn clear_unfinished<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
+    check_unused(disk, options)?;
+    remove_if_there(disk, ROWS_FILE)
+}
+
+/// That nothing was ever put into the store here, if there is one.
+pub(super) fn check_unused<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), OpenError> {
     if exists(disk, ROWS_FILE)? {
         let rows = open_file(disk, options, ROWS_FILE)?;
         let is_unused = in_file(ROWS_FILE, || rows::is_unused(&rows))?;
@@ -169,10 +199,10 @@ fn clear_unfinished<D: Disk>(disk: &D, options: &OpenOptions) -> Result<(), Open
             return Err(damaged(META_FILE, "it is missing beside rows or a log that are in use"));
         }
     }
-    remove_if_there(disk, ROWS_FILE)
+    Ok(())
 }
 
-fn remove_if_there<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
+pub(super) fn remove_if_there<D: Disk>(disk: &D, name: &str) -> Result<(), OpenError> {
     if exists(disk, name)? {
         disk.remove(name).map_err(|error| OpenError::Disk(error.into()))?;
     }
@@ -211,7 +241,8 @@ fn create<D: Disk>(
 }
 
 fn begin_meta(database: Database, store_id: u64, options: &OpenOptions) -> Result<(), Failure> {
-    let identity = Identity { format: FORMAT, store_id, node: options.node, cluster: options.cluster };
+    let OpenOptions { node, cluster, place, .. } = *options;
+    let identity = Identity { format: FORMAT, store_id, node, cluster, place };
     let leases = Leases { incarnation: options.incarnation, dots_end: 0, lsns_end: 0 };
     Meta::new(database).begin(identity, leases)
 }
@@ -222,6 +253,9 @@ fn check_identity(meta: &Meta, identity: Identity, options: &OpenOptions) -> Res
     }
     if identity.node != options.node {
         return Err(OpenError::OtherNode { found: identity.node, expected: options.node });
+    }
+    if identity.place != options.place {
+        return Err(OpenError::OtherCells { found: identity.place, expected: options.place });
     }
     match (identity.cluster, options.cluster) {
         (Some(found), Some(expected)) if found != expected => Err(OpenError::OtherCluster { found, expected }),
@@ -271,7 +305,7 @@ pub(super) fn exists<D: Disk>(disk: &D, name: &str) -> Result<bool, OpenError> {
     disk.exists(name).map_err(|error| OpenError::Disk(error.into()))
 }
 
-fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
+pub(super) fn open_file<D: Disk>(disk: &D, options: &OpenOptions, name: &'static str) -> Result<Database, OpenError> {
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes).set_check_integrity_on_open(options.doubt > Doubt::Nothing);
     open_with(disk, name, &builder)
@@ -335,12 +369,14 @@ mod tests {
     fn a_newer_format_is_refused_by_its_number() {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         let meta = Meta::new(database);
-        let identity = Identity { format: FORMAT + 1, store_id: 1, node: NodeId(1), cluster: None };
+        let place = CellPlace::ALONE;
+        let identity = Identity { format: FORMAT + 1, store_id: 1, node: NodeId(1), cluster: None, place };
         meta.begin(identity, Leases { incarnation: Actor(1), dots_end: 0, lsns_end: 0 }).unwrap();
         let (identity, ..) = meta.read().unwrap();
         let options = OpenOptions {
             node: NodeId(1),
             cluster: None,
+            place,
             incarnation: Actor(1),
             cache_bytes: 0,
             log: LogOptions::default(),

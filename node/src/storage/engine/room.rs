@@ -2,7 +2,8 @@
 //!
 //! Shape: `Low` below the reserve, `None` below an eighth of it. At `None` the file `ballast` (an eighth of the reserve) is
 //! removed: a copy-on-write tree cannot even delete without room (notes/reliability.md §3). `Enough` again a quarter above
-//! the reserve, and then the ballast is made anew. Units: bytes.
+//! the reserve, and then the ballast is made anew. Of the stores of one node each watches, and only the home store has a
+//! ballast. Units: bytes.
 
 use std::io;
 
@@ -15,13 +16,14 @@ use crate::storage::effect::Room;
 #[derive(Debug)]
 pub(super) struct RoomWatch {
     reserve_bytes: u64,
+    has_ballast: bool,
     room: Room,
 }
 
 impl RoomWatch {
     /// Looks for the first time, before any file is opened.
-    pub(super) fn begin<D: Disk>(disk: &D, reserve_bytes: u64) -> io::Result<Self> {
-        let mut watch = Self { reserve_bytes, room: Room::Enough };
+    pub(super) fn begin<D: Disk>(disk: &D, reserve_bytes: u64, has_ballast: bool) -> io::Result<Self> {
+        let mut watch = Self { reserve_bytes, has_ballast, room: Room::Enough };
         watch.look(disk)?;
         Ok(watch)
     }
@@ -46,15 +48,21 @@ impl RoomWatch {
         } else {
             Room::Enough
         };
-        let has_ballast = disk.exists(BALLAST_FILE)?;
-        match self.room {
-            Room::None if has_ballast => disk.remove(BALLAST_FILE)?,
-            Room::Enough if !has_ballast && free >= self.reserve_bytes + 2 * self.ballast_bytes() => {
-                fill(disk, self.ballast_bytes())?;
-            }
-            Room::None | Room::Low | Room::Enough => {}
+        if self.has_ballast {
+            self.keep_ballast(disk, free)?;
         }
         Ok((self.room != before).then_some(self.room))
+    }
+
+    fn keep_ballast<D: Disk>(&self, disk: &D, free: u64) -> io::Result<()> {
+        let is_there = disk.exists(BALLAST_FILE)?;
+        match self.room {
+            Room::None if is_there => disk.remove(BALLAST_FILE),
+            Room::Enough if !is_there && free >= self.reserve_bytes + 2 * self.ballast_bytes() => {
+                fill(disk, self.ballast_bytes())
+            }
+            Room::None | Room::Low | Room::Enough => Ok(()),
+        }
     }
 
     fn ballast_bytes(&self) -> u64 {

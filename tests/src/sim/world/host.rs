@@ -21,9 +21,9 @@ pub(super) struct Host {
     /// Counts processes.
     pub(super) boot: u32,
     pub(super) skew_ms: i64,
-    /// What a failure of the disk left in doubt. (A process killed before it reopened its store would not know; that is a
+    /// What a failure of the disk left in doubt, of each cell's files. (A process killed before it reopened its store would not know; that is a
     /// known gap, docs/decisions/0009, so here the machine remembers until it loses power.)
-    pub(super) doubt: Doubt,
+    pub(super) doubt: Vec<Doubt>,
     /// Makes the disk so many times slower.
     pub(super) slow_disk: u32,
     /// It does not start, whoever tries.
@@ -34,7 +34,8 @@ pub(super) struct Host {
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) node: Node,
-    pub(super) storage: Storage,
+    /// The threads of each cell, by its number.
+    pub(super) storage: Vec<Storage>,
     /// What its monotonic clock shows at the beginning of time.
     pub(super) zero: u64,
     pub(super) tick_at: Option<Instant>,
@@ -57,6 +58,11 @@ impl Host {
     pub(super) fn clock(&self, now: Instant) -> Now {
         let zero = self.process.as_ref().map_or(0, |process| process.zero);
         Now { instant: Instant(now.0 + zero), wall: wall(now, self.skew_ms) }
+    }
+
+    /// Nothing is in doubt: what is on the disk after a loss of power is what there is.
+    pub(super) fn trust(&mut self) {
+        self.doubt.fill(Doubt::Nothing);
     }
 
     /// The running process' number.

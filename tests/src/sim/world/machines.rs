@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use shoal_node::node::{Input, Node};
 use shoal_node::storage::engine::log::LogOptions;
-use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
-use shoal_node::storage::{Failure, LogEffect, Recovered, StoreDone, StoreEffect};
+use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions, cells};
+use shoal_node::storage::{CellId, CellPlace, Failure, LogEffect, Recovered, StoreDone, StoreEffect};
 use shoal_protocol::id::Actor;
 use shoal_protocol::object::Object;
 use shoal_protocol::time::Instant;
@@ -72,17 +72,17 @@ impl World {
         if self.is_running(node) || self.hosts[node].is_lost {
             return;
         }
-        match self.open(node) {
-            Ok((engine, recovered)) => self.start(node, (engine, recovered)),
+        match self.open_all(node) {
+            Ok(stores) => self.start(node, stores),
             Err(error) => {
-                self.cannot_open(node, &error);
+                self.cannot_open(node, None, &error);
                 let later = self.now + self.dice.millis((50, 500));
                 self.agenda.plan(later, Event::Boot { node });
             }
         }
     }
 
-    fn start(&mut self, node: usize, (engine, recovered): (Engine<SimDisk>, Recovered)) {
+    fn start(&mut self, node: usize, (engines, recovered): (Vec<Engine<SimDisk>>, Vec<Recovered>)) {
         self.count("boots");
         let seed = self.dice.seed();
         let zero = self.dice.below(1 << 40);
@@ -95,7 +95,7 @@ impl World {
         let mut effects = Vec::new();
         match Node::new(host.config.clone(), recovered, seed, now, &mut effects) {
             Ok(started) => {
-                let (storage, door) = (Storage::new(engine), Door::default());
+                let (storage, door) = (engines.into_iter().map(Storage::new).collect(), Door::default());
                 host.process = Some(Process { node: started, storage, zero, tick_at: None, door });
                 let text = format!("boot {}", host.boot);
                 self.trace.note(self.now, (node, "boot"), text.as_bytes(), || text.clone());
@@ -106,28 +106,54 @@ impl World {
         }
     }
 
-    fn open(&mut self, node: usize) -> Result<(Engine<SimDisk>, Recovered), OpenError> {
-        let incarnation = Actor::incarnation(self.dice.number());
-        let host = &mut self.hosts[node];
-        let (cluster, doubt) = (Some(host.config.cluster), host.doubt);
-        let options = OpenOptions {
-            node: host.config.node,
-            cluster,
-            incarnation,
-            cache_bytes: CACHE_BYTES,
-            log: LogOptions { segment_bytes: SEGMENT_BYTES },
-            reserve_bytes: 0,
-            doubt,
-        };
-        let (engine, recovered) = Engine::open(&host.disk, &options)?;
-        host.doubt = Doubt::Nothing;
+    /// Opens every store of a machine, the home store first.
+    fn open_all(&mut self, node: usize) -> Result<(Vec<Engine<SimDisk>>, Vec<Recovered>), OpenError> {
+        let options = self.options(node, CellPlace::ALONE);
+        let dice = &mut self.dice;
+        let incarnation = || Actor::incarnation(dice.number());
+        let stores = cells::prepare(&self.hosts[node].disk, &options, Some(self.profile.stores), incarnation)?;
+        stores.into_iter().map(|(disk, options)| self.open(node, &disk, options)).collect()
+    }
+
+    /// Opens the failed store of a running machine again.
+    fn open_again(&mut self, node: usize, cell: CellId) -> Result<(Engine<SimDisk>, Recovered), OpenError> {
+        let home = self.hosts[node].disk.clone();
+        let disk = if cell.is_home() { home } else { cells::directory(&home, cell)? };
+        let options = self.options(node, CellPlace { cell, count: self.profile.stores });
+        self.open(node, &disk, options)
+    }
+
+    fn open(
+        &mut self,
+        node: usize,
+        disk: &SimDisk,
+        options: OpenOptions,
+    ) -> Result<(Engine<SimDisk>, Recovered), OpenError> {
+        let cell = usize::from(options.place.cell.0);
+        let doubt = self.hosts[node].doubt[cell];
+        let (engine, recovered) = Engine::open(disk, &OpenOptions { doubt, ..options })?;
+        self.hosts[node].doubt[cell] = Doubt::Nothing;
         if recovered.damaged_records > 0 {
             self.find("no damage", format!("node {node} finds {} damaged records", recovered.damaged_records));
         }
         Ok((engine, recovered))
     }
 
-    fn cannot_open(&mut self, node: usize, error: &OpenError) {
+    fn options(&mut self, node: usize, place: CellPlace) -> OpenOptions {
+        let host = &self.hosts[node];
+        OpenOptions {
+            node: host.config.node,
+            cluster: Some(host.config.cluster),
+            place,
+            incarnation: Actor::incarnation(self.dice.number()),
+            cache_bytes: CACHE_BYTES,
+            log: LogOptions { segment_bytes: SEGMENT_BYTES },
+            reserve_bytes: 0,
+            doubt: host.doubt[usize::from(place.cell.0)],
+        }
+    }
+
+    fn cannot_open(&mut self, node: usize, cell: Option<CellId>, error: &OpenError) {
         let text = error.to_string();
         self.trace.note(self.now, (node, "cannot open"), text.as_bytes(), || text.clone());
         self.count("opens failed");
@@ -135,9 +161,11 @@ impl World {
             let survival = self.survival();
             let seed = self.dice.number();
             self.hosts[node].disk = self.hosts[node].disk.crash(survival, seed);
-            self.hosts[node].doubt = Doubt::Nothing;
+            self.hosts[node].trust();
         } else if let OpenError::Disk(failure) = error {
-            self.doubt(node, failure);
+            // Of a start nobody knows which store it was.
+            let all = CellPlace::all(self.profile.stores).map(|place| place.cell);
+            all.filter(|one| cell.is_none_or(|cell| cell == *one)).for_each(|cell| self.doubt(node, cell, failure));
         } else {
             self.find("no damage", format!("node {node} cannot open its store: {error}"));
         }
@@ -150,7 +178,7 @@ impl World {
         let disk = self.hosts[node].disk.crash(survival, seed);
         self.end(node);
         self.hosts[node].disk = disk;
-        self.hosts[node].doubt = Doubt::Nothing;
+        self.hosts[node].trust();
         self.shadows.retain(|(of, _), _| *of != node);
     }
 
@@ -162,9 +190,9 @@ impl World {
         self.wiped = Some(node);
     }
 
-    fn doubt(&mut self, node: usize, failure: &Failure) {
-        let host = &mut self.hosts[node];
-        host.doubt = host.doubt.max(failure.doubt());
+    fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {
+        let doubt = &mut self.hosts[node].doubt[usize::from(cell.0)];
+        *doubt = failure.doubt().max(*doubt);
     }
 
     /// The process stops in good order: files are closed, nothing is answered any more.
@@ -189,14 +217,14 @@ impl World {
     }
 
     /// Hands an effect to the storage threads.
-    pub(super) fn push_storage(&mut self, node: usize, effect: StoreEffect) {
+    pub(super) fn push_storage(&mut self, (node, cell): (usize, CellId), effect: StoreEffect) {
         let boot = self.hosts[node].boot;
         if self.mutant == Some(Mutant::AckBeforeSync)
             && let StoreEffect::Log(LogEffect::Append { records }) = &effect
             && let Some(last) = records.last()
         {
             let done = StoreDone::Synced { through: last.lsn, log_end: 0 };
-            self.agenda.plan(self.now, Event::Storage { node, boot, step: StorageStep::Done(Box::new(done)) });
+            self.agenda.plan(self.now, Event::Storage { node, boot, cell, step: StorageStep::Done(Box::new(done)) });
         }
         if matches!(self.mutant, Some(Mutant::SkipCovered | Mutant::LimitInMerge))
             && let StoreEffect::Log(LogEffect::Append { records }) = &effect
@@ -207,19 +235,20 @@ impl World {
             }
         }
         let Some(lane) = Lane::of(&effect) else {
-            self.plan_storage(node, REOPEN_US, StorageStep::Reopen);
+            self.plan_storage((node, cell), REOPEN_US, StorageStep::Reopen);
             return;
         };
         let Some(process) = &mut self.hosts[node].process else { return };
-        if process.storage.engine.is_none() {
+        let storage = &mut process.storage[usize::from(cell.0)];
+        if storage.engine.is_none() {
             return;
         }
         // Without a thread of its own the reader waits with the log.
         let lane = if lane == Lane::Reads && !self.profile.storage.has_reader { Lane::Log } else { lane };
-        let queue = process.storage.lane(lane);
+        let queue = storage.lane(lane);
         queue.effects.push(effect);
         if !std::mem::replace(&mut queue.is_working, true) {
-            self.plan_storage(node, self.lane_us(lane), StorageStep::Work(lane));
+            self.plan_storage((node, cell), self.lane_us(lane), StorageStep::Work(lane));
         }
     }
 
@@ -230,36 +259,39 @@ impl World {
         }
     }
 
-    fn plan_storage(&mut self, node: usize, after_us: (u64, u64), step: StorageStep) {
+    fn plan_storage(&mut self, (node, cell): (usize, CellId), after_us: (u64, u64), step: StorageStep) {
         let time = self.dice.micros(after_us).saturating_mul(self.hosts[node].slow_disk);
         let at = self.now + time.min(STORAGE_MAX);
         let boot = self.hosts[node].boot;
-        self.agenda.plan(at, Event::Storage { node, boot, step });
+        self.agenda.plan(at, Event::Storage { node, boot, cell, step });
     }
 
     /// The storage threads of a running node go on.
-    pub(super) fn storage_step(&mut self, node: usize, step: StorageStep) {
+    pub(super) fn storage_step(&mut self, (node, cell): (usize, CellId), step: StorageStep) {
         match step {
-            StorageStep::Work(lane) => self.work(node, lane),
-            StorageStep::Reopen => self.reopen(node),
+            StorageStep::Work(lane) => self.work((node, cell), lane),
+            StorageStep::Reopen => self.reopen((node, cell)),
             StorageStep::Done(done) => {
-                let text = describe(&done);
+                let text = format!("{} {}", cell.0, describe(&done));
                 self.trace.note(self.now, (node, "stored"), text.as_bytes(), || text.clone());
                 if matches!(*done, StoreDone::Failed(_)) {
                     self.count("storage failures");
+                    if self.profile.stores > 1 {
+                        self.count("failures of one store of several");
+                    }
                 }
                 if matches!(*done, StoreDone::Flushed { .. }) {
                     self.count("flushes");
                 }
-                self.feed(node, Input::Stored(*done));
+                self.feed(node, Input::Stored { cell, done: *done });
             }
         }
     }
 
-    fn work(&mut self, node: usize, lane: Lane) {
+    fn work(&mut self, (node, cell): (usize, CellId), lane: Lane) {
         let all = self.dice.percent(80);
         let Some(process) = &mut self.hosts[node].process else { return };
-        let storage = &mut process.storage;
+        let storage = &mut process.storage[usize::from(cell.0)];
         let queue = storage.lane(lane);
         let count = if all { queue.effects.len() } else { self.dice.index(queue.effects.len()) + 1 };
         let batch: Vec<StoreEffect> = queue.effects.drain(..count.min(queue.effects.len())).collect();
@@ -267,13 +299,13 @@ impl World {
         queue.is_working = again;
         let done = storage.engine.as_mut().map(|engine| engine.perform(batch)).unwrap_or_default();
         if again {
-            self.plan_storage(node, self.lane_us(lane), StorageStep::Work(lane));
+            self.plan_storage((node, cell), self.lane_us(lane), StorageStep::Work(lane));
         }
-        self.done(node, done);
+        self.done((node, cell), done);
     }
 
     /// Plans completions; the machine dies if it lost power on the way.
-    fn done(&mut self, node: usize, done: Vec<StoreDone>) {
+    fn done(&mut self, (node, cell): (usize, CellId), done: Vec<StoreDone>) {
         if self.hosts[node].disk.is_dead() {
             self.count("torn writes");
             self.crash(node);
@@ -283,31 +315,32 @@ impl World {
         }
         for done in done {
             if let StoreDone::Failed(failure) = &done {
-                self.doubt(node, failure);
+                self.doubt(node, cell, failure);
             }
             let earliest = self.now + self.dice.micros(self.profile.storage.done_us);
             let boot = self.hosts[node].boot;
             let Some(process) = &mut self.hosts[node].process else { return };
-            let at = process.storage.done_at(&done, earliest);
+            let storage = &mut process.storage[usize::from(cell.0)];
+            let at = storage.done_at(&done, earliest);
             if matches!(done, StoreDone::Failed(_)) {
-                process.storage.bury();
+                storage.bury();
             }
-            self.agenda.plan(at, Event::Storage { node, boot, step: StorageStep::Done(Box::new(done)) });
+            self.agenda.plan(at, Event::Storage { node, boot, cell, step: StorageStep::Done(Box::new(done)) });
         }
     }
 
-    fn reopen(&mut self, node: usize) {
-        match self.open(node) {
+    fn reopen(&mut self, (node, cell): (usize, CellId)) {
+        match self.open_again(node, cell) {
             Ok((engine, recovered)) => {
                 if let Some(process) = &mut self.hosts[node].process {
-                    process.storage = Storage::new(engine);
+                    process.storage[usize::from(cell.0)] = Storage::new(engine);
                 }
                 let done = StoreDone::Reopened(Box::new(recovered));
-                self.storage_step(node, StorageStep::Done(Box::new(done)));
+                self.storage_step((node, cell), StorageStep::Done(Box::new(done)));
             }
             Err(error) => {
-                self.cannot_open(node, &error);
-                self.plan_storage(node, REOPEN_US, StorageStep::Reopen);
+                self.cannot_open(node, Some(cell), &error);
+                self.plan_storage((node, cell), REOPEN_US, StorageStep::Reopen);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The storage threads of one process, in virtual time.
+//! The storage threads of one cell, in virtual time.
 //!
 //! Shape: each lane of the real engine has a queue of its own and takes all or some of it at once (group commit). Completions of one kind arrive in order; between kinds they overtake each other, as the contract
 //! of `StoreEffect` allows; `Failed` is the last of its engine.

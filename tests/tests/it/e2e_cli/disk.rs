@@ -117,8 +117,8 @@ fn what_a_stopped_node_left_is_counted_and_checked_and_damage_is_named() {
     let (_, place, _ports) = dev.interrupt();
 
     let inspected: Value = serde_json::from_str(&place.run(&["store", "inspect", &data, "--json"]).ok()).unwrap();
-    assert_eq!(inspected["log"]["records"], json!(20), "{inspected}");
-    assert_eq!(inspected["rows"], json!(0));
+    assert_eq!(inspected["stores"][0]["log"]["records"], json!(20), "{inspected}");
+    assert_eq!(inspected["stores"][0]["rows"], json!(0));
     let printed = place.run(&["store", "inspect", &data]).ok();
     assert!(printed.contains("rows.redb") && printed.contains("log-000001"), "{printed}");
     assert!(place.run(&["store", "verify", &data]).ok().contains("20 records, 0 places damaged"));

@@ -45,6 +45,7 @@ pub(super) fn config(data_dir: &Path, name: &str) -> ServerConfig {
         found_alone: true,
         advertise_peer: Vec::new(),
         advertise_client: Vec::new(),
+        stores: None,
         limits: ServerLimits::default(),
     }
 }

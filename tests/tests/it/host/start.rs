@@ -1,9 +1,14 @@
 //! What keeps a node from starting, and that nothing keeps it from starting again.
 
+use std::fs;
+
+use shoal_client::{Class, Client, Conflict, KeyspaceLayout, KeyspaceSpec, QuorumMode};
 use shoal_node::host::config::{ConfigError, ServerConfig};
+use shoal_node::host::disk::DirectoryDisk;
 use shoal_node::host::secret::ClusterSecrets;
-use shoal_node::host::{Server, StartError};
+use shoal_node::host::{Facts, RunningServer, Server, StartError};
 use shoal_node::storage::engine::OpenError;
+use shoal_node::storage::engine::inspect::StoppedStore;
 use shoal_protocol::id::ClusterId;
 
 use super::caller::{Caller, config, secret, serving};
@@ -113,3 +118,51 @@ async fn one_common_seed_is_enough_for_all_to_find_each_other() {
         assert!(server.serves().await);
     }
 }
+
+#[tokio::test]
+async fn a_node_of_three_stores_serves_finds_all_again_and_refuses_another_number() {
+    let data = tempfile::tempdir().unwrap();
+    let first = ServerConfig { stores: Some(3), ..config(data.path(), "a") };
+    let server = serving(first.clone()).await;
+    let client = client_of(&server).await;
+    client.create_keyspace("app", BY_KEY).await.unwrap();
+    let app = client.keyspace("app").await.unwrap();
+    // Keys spread over all partitions, so over all stores.
+    for n in 0..30 {
+        app.counter(format!("key-{n}")).unwrap().add(n).await.unwrap();
+    }
+    server.shutdown().await.unwrap();
+    for store in ["", "cell-1", "cell-2"] {
+        let disk = DirectoryDisk::open(data.path().join(store)).unwrap();
+        let records = StoppedStore::open(&disk).unwrap().inspect().unwrap().log_records_count;
+        assert!(records > 0 && records < 30, "{records} of 30 records in {store:?}");
+    }
+
+    for stores in [1, 2, 4] {
+        let error = Server::start(ServerConfig { stores: Some(stores), ..first.clone() }).await.unwrap_err();
+        assert!(matches!(error, StartError::Store { error: OpenError::OtherCells { .. }, .. }), "{error}");
+    }
+    let server = serving(ServerConfig { stores: None, ..first.clone() }).await;
+    let app = client_of(&server).await.keyspace("app").await.unwrap();
+    for n in 0..30 {
+        assert_eq!(app.counter(format!("key-{n}")).unwrap().read().await.unwrap(), n);
+    }
+    server.kill().await;
+
+    fs::remove_dir_all(data.path().join("cell-2")).unwrap();
+    let error = Server::start(first).await.unwrap_err();
+    assert!(matches!(error, StartError::Store { error: OpenError::Damaged { .. }, .. }), "{error}");
+}
+
+async fn client_of(server: &RunningServer) -> Client {
+    let Facts { local_address, ca_pin, .. } = server.facts();
+    Client::connect(&format!("shoal://{local_address}/?ca={ca_pin}")).await.unwrap()
+}
+
+const BY_KEY: KeyspaceSpec = KeyspaceSpec {
+    class: Class { n: 1, r: 0, w: 0 },
+    layout: KeyspaceLayout::Key,
+    conflict: Conflict::Siblings,
+    quorum: QuorumMode::Strict,
+    ttl_s: None,
+};

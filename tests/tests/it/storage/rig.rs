@@ -11,7 +11,8 @@ use shoal_node::storage::engine::inspect::StoppedStore;
 use shoal_node::storage::engine::log::LogOptions;
 use shoal_node::storage::engine::{Doubt, Engine, OpenError, OpenOptions};
 use shoal_node::storage::{
-    Budget, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+    Budget, CellPlace, Failure, PersistTicket, Recovered, RowKey, ScanPage, Store, StoreDone, StoreEffect, StoreEvent,
+    Visible,
 };
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::Dot;
@@ -33,6 +34,7 @@ pub(super) fn options() -> OpenOptions {
     OpenOptions {
         node: NodeId(5),
         cluster: None,
+        place: CellPlace::ALONE,
         incarnation: Actor::incarnation(77),
         cache_bytes: 1 << 20,
         log: LogOptions { segment_bytes: 32 << 10 },

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use shoal_node::host::disk::DirectoryDisk;
 use shoal_node::host::storage_threads::StorageThreads;
 use shoal_node::storage::engine::{Disk, OpenError};
-use shoal_node::storage::{Store, StoreDone, StoreEffect, StoreEvent, Visible};
+use shoal_node::storage::{CellId, Store, StoreDone, StoreEffect, StoreEvent, Visible};
 use shoal_tests::sim::disk::{SimDisk, Survival};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -15,7 +15,7 @@ use super::rig::{BUDGET, DIGEST_KEY, History, LWW, check, options, random};
 struct Running {
     store: Store,
     threads: StorageThreads,
-    done: UnboundedReceiver<Vec<StoreDone>>,
+    done: UnboundedReceiver<(CellId, Vec<StoreDone>)>,
     out: Vec<StoreEffect>,
     events: Vec<StoreEvent>,
 }
@@ -38,7 +38,7 @@ impl Running {
     /// Hands over what is asked and takes in one batch of answers.
     fn turn(&mut self) {
         self.threads.submit(std::mem::take(&mut self.out), self.store.pressure());
-        for done in self.done.blocking_recv().expect("the threads live") {
+        for done in self.done.blocking_recv().expect("the threads live").1 {
             self.store.handle(done, &mut self.out, &mut self.events);
         }
     }
