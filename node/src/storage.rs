@@ -288,7 +288,7 @@ impl Store {
             StoreDone::FeedRead { id, read } => self.feed_read(id, read, out, events),
             StoreDone::DigestsRead { partition, digests } => events.push(StoreEvent::Digests { partition, digests }),
             StoreDone::Verified { partition, report } => events.push(StoreEvent::Verified { partition, report }),
-            StoreDone::Flushed { replay_from } => self.flushed(replay_from, out),
+            StoreDone::Flushed { replay_from, written: _ } => self.flushed(replay_from, out),
             StoreDone::Ingested { id, keys } => {
                 self.progress.ingested();
                 self.cache.forget(keys.iter());

@@ -229,6 +229,8 @@ pub enum StoreDone {
     Flushed {
         /// As in the effect.
         replay_from: Lsn,
+        /// What that took.
+        written: Written,
     },
     /// The lease is durable.
     Leased(Leases),

@@ -173,8 +173,8 @@ impl Lane for RowsLane {
             for effect in effects {
                 done.push(match effect {
                     RowsEffect::Flush(work) => {
-                        rows.flush(&work, rest)?;
-                        StoreDone::Flushed { replay_from: work.replay_from }
+                        let written = rows.flush(&work, rest)?;
+                        StoreDone::Flushed { replay_from: work.replay_from, written }
                     }
                     RowsEffect::Ingest(work) => {
                         let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };

@@ -109,7 +109,7 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::Synced { through, log_end } => format!("synced {} {log_end}", through.0),
         StoreDone::Loaded { rows, at } => format!("loaded {} at {at:?}", rows.len()),
         StoreDone::Scanned(page) => format!("scanned {} {}", page.id.0, page.rows.len()),
-        StoreDone::Flushed { replay_from } => format!("flushed {}", replay_from.0),
+        StoreDone::Flushed { replay_from, .. } => format!("flushed {}", replay_from.0),
         StoreDone::Leased(leases) => format!("leased {leases:?}"),
         StoreDone::Persisted { ticket } => format!("persisted {}", ticket.0),
         StoreDone::Failed(failure) => format!("failed {failure}"),
