@@ -85,6 +85,8 @@ pub struct Store {
     scans: Scans,
     feeds: Feeds,
     room: Room,
+    /// What flushes and ingests wrote since this store was made.
+    written: Written,
     persists_count: u64,
     ingests_count: u64,
 }
@@ -111,6 +113,7 @@ impl Store {
             scans: Scans::default(),
             feeds: Feeds::default(),
             room: Room::default(),
+            written: Written::default(),
             persists_count: 0,
             ingests_count: 0,
         };
@@ -248,6 +251,12 @@ impl Store {
         self.room
     }
 
+    /// What was written into the rows so far, and to the log since it was last opened, bytes.
+    #[must_use]
+    pub fn written(&self) -> (Written, u64) {
+        (self.written, self.memtables.log_end())
+    }
+
     /// Flushes what there is, however little: before a stop, or a read of the rows alone. What is not synced goes once it is.
     /// Nothing happens while a flush is under way or no digest key is known.
     pub fn flush(&mut self, out: &mut Vec<StoreEffect>) {
@@ -288,8 +297,12 @@ impl Store {
             StoreDone::FeedRead { id, read } => self.feed_read(id, read, out, events),
             StoreDone::DigestsRead { partition, digests } => events.push(StoreEvent::Digests { partition, digests }),
             StoreDone::Verified { partition, report } => events.push(StoreEvent::Verified { partition, report }),
-            StoreDone::Flushed { replay_from, written: _ } => self.flushed(replay_from, out),
-            StoreDone::Ingested { id, keys } => {
+            StoreDone::Flushed { replay_from, written } => {
+                self.written.add(&written);
+                self.flushed(replay_from, out);
+            }
+            StoreDone::Ingested { id, keys, written } => {
+                self.written.add(&written);
                 self.progress.ingested();
                 self.cache.forget(keys.iter());
                 events.push(StoreEvent::Ingested { id });

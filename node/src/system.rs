@@ -419,6 +419,7 @@ impl System {
         let working = &mut self.copies.working;
         while self.formation.advance(working, &self.peers, &mut self.rng)
             || (working.formed().is_some() && working.announce(self.node, self.incarnation))
+            || working.rejoin(self.node, self.incarnation, self.met.keys().copied())
             || self.changes.advance(now, working, &mut verdicts)
         {
             self.copies.version += 1;

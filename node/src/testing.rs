@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::host::config::ServerConfig;
-use crate::host::limits::ServerLimits;
+use crate::host::limits::{DiskLimits, ServerLimits};
 use crate::host::secret::{ClusterSecret, ClusterSecrets, SECRET_BYTES, node_id};
 use crate::host::{RunningServer, Server, ServerFailure, StartError, bind};
 
@@ -101,7 +101,7 @@ impl Cluster {
                 found_alone: count == 1,
                 advertise_peer: Vec::new(),
                 advertise_client: Vec::new(),
-                limits: ServerLimits::default(),
+                limits: ServerLimits { disk: small(), ..ServerLimits::default() },
             };
             let node = node_id(secrets.first().cluster_id(&config.cluster), &config.name);
             let running =
@@ -281,3 +281,8 @@ fn random_secret() -> io::Result<ClusterSecret> {
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Files that are made in no time: clusters of tests are many and small.
+fn small() -> DiskLimits {
+    DiskLimits { log_segment_bytes: 1 << 20, reserve_bytes: 1 << 20, ..DiskLimits::default() }
+}

@@ -20,7 +20,7 @@ pub enum RequestError {
         /// Which rule.
         reason: String,
     },
-    /// No keyspace of that name. Nothing changed; create it.
+    /// No keyspace of that name, as a majority of the nodes says. Nothing changed; create it.
     #[error("no keyspace `{name}`")]
     UnknownKeyspace {
         /// The name asked for.
@@ -109,7 +109,8 @@ pub enum RequestError {
         /// Needed.
         needed: u8,
     },
-    /// Too few replicas can be reached; no replica has stored anything. Try again later.
+    /// Too few replicas can be reached (for reads: that are not catching up), or too few nodes to say that a keyspace does
+    /// not exist; no replica has stored anything. Try again later.
     #[error("unavailable: {replied} of {needed} replicas answered")]
     Unavailable {
         /// Answered.

@@ -118,6 +118,21 @@ impl Object {
         work
     }
 
+    /// The delta that makes of `old` what merging all of this would: what it lacks, what it still has and this has removed,
+    /// and nothing else. Merging it into anything else is safe too, it just may not suffice.
+    #[must_use]
+    pub fn delta_for(&self, old: &Self) -> Self {
+        let body = self.body.unseen_by(&old.body, &old.context);
+        let mut context = self.context.minus(&old.context);
+        old.body.each_gone(&self.body, &mut |dot| {
+            if self.context.covers(dot) {
+                context.insert(dot);
+            }
+        });
+        body.dots().for_each(|dot| context.insert(dot));
+        Self::new(context, body)
+    }
+
     /// In an `lww` keyspace: the register values that `prune_lww` would drop. A delta of this context does the same.
     #[must_use]
     pub fn lww_losers(&self) -> Context {

@@ -192,10 +192,7 @@ impl ShoalStore {
             for done in dones {
                 if let StoreDone::Flushed { written, .. } = &done {
                     self.flushes_under_way -= 1;
-                    self.flushed.rows += written.rows;
-                    self.flushed.rows_bytes += written.rows_bytes;
-                    self.flushed.digests_bytes += written.digests_bytes;
-                    self.flushed.feed_bytes += written.feed_bytes;
+                    self.flushed.add(written);
                 }
                 self.store.handle(done, &mut self.out, &mut self.events);
             }

@@ -171,13 +171,13 @@ async fn any_ended(children: &mut [Child]) -> Result<String, Failure> {
     futures_util::future::select_all(ends).await.0
 }
 
-/// Waits until every node serves, and makes the keyspaces that are missing.
+/// Waits until every node serves and reaches all others, and makes the keyspaces that are missing.
 async fn ready(addresses: &[String], ca: &str) -> Result<(), Failure> {
     let deadline = Instant::now() + SERVE_WITHIN;
     for address in addresses {
         let url = format!("shoal://{address}/?ca={ca}");
         loop {
-            let reason = match serves(&url).await {
+            let reason = match missing(&url, addresses.len()).await {
                 Ok(None) => break,
                 Ok(Some(reason)) => reason,
                 Err(error @ (Error::Untrusted { .. } | Error::Config { .. })) => return Err(error.into()),
@@ -203,10 +203,14 @@ async fn ready(addresses: &[String], ca: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `None` when the node at `url` serves, otherwise why not.
-async fn serves(url: &str) -> Result<Option<String>, Error> {
+/// `None` when the node at `url` serves and reaches all others, otherwise what is missing: a node that has just started
+/// again serves before it has found anybody, and what it is asked then has answers of one replica.
+async fn missing(url: &str, nodes_count: usize) -> Result<Option<String>, Error> {
     let client = Client::builder().deadline(ASK_WITHIN).connect(url).await?;
-    Ok(client.status().await?.serving.err())
+    let status = client.status().await?;
+    let alive_count = status.members.iter().filter(|member| member.alive).count();
+    let alone = || (alive_count < nodes_count).then(|| format!("it reaches {alive_count} of {nodes_count} nodes"));
+    Ok(status.serving.err().or_else(alone))
 }
 
 fn addresses(args: &Args) -> Result<Vec<SocketAddr>, Failure> {

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::{Context, EncodedContext};
 use shoal_protocol::client::{ClientResponse, Get, Got};
@@ -37,6 +36,8 @@ pub(crate) struct Read {
     /// What this node's own replica showed: the others need not send the same again.
     have: Option<Digest>,
     merged: Object,
+    /// What repliers hold, once they differ: by digest.
+    shown: Vec<(Digest, Object)>,
     tally: Tally,
     answered: bool,
 }
@@ -69,6 +70,7 @@ impl Read {
             replies: BTreeMap::new(),
             have: None,
             merged: Object::default(),
+            shown: Vec::new(),
             answered: false,
         })
     }
@@ -88,7 +90,7 @@ impl Read {
         match response {
             PeerResponse::State { object, digest } => match Object::decode(&object) {
                 Ok(object) => {
-                    self.merged.merge_into(&object);
+                    self.merge(object, digest);
                     self.reply(cx, from, digest)
                 }
                 Err(_) => self.lost(cx, from),
@@ -161,6 +163,21 @@ impl Read {
         self.answered && self.waiting.is_empty()
     }
 
+    /// Joins what a replica showed; keeps what each showed as soon as two differ.
+    fn merge(&mut self, object: Object, digest: Digest) {
+        let Some(first) = self.replies.values().next().copied() else {
+            self.merged = object;
+            return;
+        };
+        if self.shown.is_empty() && digest != first {
+            self.shown.push((first, self.merged.clone()));
+        }
+        if digest != first && self.shown.iter().all(|(known, _)| *known != digest) {
+            self.merged.merge_into(&object);
+            self.shown.push((digest, object));
+        }
+    }
+
     fn reply(&mut self, cx: &mut Cx<'_>, from: NodeId, digest: Digest) -> Step {
         self.replies.insert(from, digest);
         self.tally.answer(from);
@@ -223,7 +240,7 @@ impl Read {
         self.min_ctx.as_ref().is_none_or(|min| self.merged.context().covers_all(min))
     }
 
-    /// Sends the merge to every replier that showed less.
+    /// Sends every replier that showed less what it lacks of the merge.
     fn repair(&mut self, cx: &mut Cx<'_>) {
         if self.conflict == Conflict::Lww {
             self.merged.prune_lww();
@@ -233,14 +250,17 @@ impl Read {
             return;
         }
         let digest = self.merged.digest(cx.around.digest_key, &self.place);
-        let mut bytes: Option<Bytes> = None;
         for (node, shown) in &mut self.replies {
             if *shown != digest {
+                let held = self.shown.iter().find(|(known, _)| known == shown);
+                let delta = held.map_or_else(|| self.merged.clone(), |(_, held)| self.merged.delta_for(held)).encode();
                 *shown = digest;
-                let delta = bytes.get_or_insert_with(|| self.merged.encode()).clone();
                 let place = self.place.clone();
                 cx.tell(*node, PeerRequest::Apply { place, delta, cause: ApplyCause::ReadRepair, compact_epoch: 0 });
             }
+        }
+        if self.shown.iter().all(|(known, _)| *known != digest) {
+            self.shown.push((digest, self.merged.clone()));
         }
     }
 

@@ -266,9 +266,8 @@ impl ScanPages {
 
     fn repair(&self, cx: &mut Cx<'_>, (collection, key): &Position, merged: &Object, shown: &[(NodeId, Object)]) {
         let place = Place { keyspace: self.scan.keyspace, collection: collection.clone(), key: key.clone() };
-        let delta = merged.encode();
-        for (node, _) in shown.iter().filter(|(_, object)| object != merged) {
-            let (place, delta) = (place.clone(), delta.clone());
+        for (node, object) in shown.iter().filter(|(_, object)| object != merged) {
+            let (place, delta) = (place.clone(), merged.delta_for(object).encode());
             cx.tell(*node, PeerRequest::Apply { place, delta, cause: ApplyCause::ReadRepair, compact_epoch: 0 });
         }
     }

@@ -21,6 +21,8 @@ pub struct ServerLimits {
     pub load: LoadLimits,
     /// The node behind them.
     pub node: NodeLimits,
+    /// Its files.
+    pub disk: DiskLimits,
 }
 
 /// Bounds of one connection.
@@ -65,6 +67,24 @@ impl Default for LoadLimits {
     /// so that a node full of clients still does its share of what was begun elsewhere.
     fn default() -> Self {
         Self { request_bytes_max: 256 << 20, replica_request_bytes_max: 256 << 20, outbox_bytes_max: 512 << 20 }
+    }
+}
+
+/// Bounds of a node's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Memory for pages of the rows' file.
+    pub page_cache_bytes: usize,
+    /// Length of one file of the log; rounded up to whole blocks.
+    pub log_segment_bytes: usize,
+    /// Room on the disk below which clients' writes are refused as `disk_full`; an eighth of it is taken by the ballast.
+    pub reserve_bytes: usize,
+}
+
+impl Default for DiskLimits {
+    /// Guesses: a segment takes some hundred thousand small writes; the reserve lets a flush and a repair finish.
+    fn default() -> Self {
+        Self { page_cache_bytes: 64 << 20, log_segment_bytes: 32 << 20, reserve_bytes: 256 << 20 }
     }
 }
 
@@ -151,6 +171,14 @@ limits! {
     link_stalled_ms_max: link.stalled_ms_max, "MS", DAY_MS;
     /// Memory for decoded objects: what is not yet in the rows' file, and the cache.
     memory_bytes_max: node.storage.bytes, "BYTES", usize::MAX;
+    /// Bytes of the log that are not in the rows' file yet; at half of it they are brought there, up to it writers are slowed.
+    log_bytes_max: node.storage.log_bytes, "BYTES", usize::MAX;
+    /// Bytes of one file of the log.
+    log_segment_bytes: disk.log_segment_bytes, "BYTES", 1 << 40;
+    /// Memory for pages of the rows' file.
+    page_cache_bytes_max: disk.page_cache_bytes, "BYTES", usize::MAX;
+    /// Room on the disk below which clients' writes are refused as `disk_full`.
+    disk_reserve_bytes: disk.reserve_bytes, "BYTES", usize::MAX;
     /// Bytes of one value, set element or field name.
     value_bytes_max: node.objects.value_bytes_max, "BYTES", CLIENT_FRAME_BYTES_MAX as usize / 2;
     /// Siblings of one register.

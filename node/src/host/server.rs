@@ -33,7 +33,7 @@ use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
 use super::tls::{NodeTls, TlsError};
 use crate::node::{Node, NodeConfig, StoredError};
-use crate::storage::engine::log::LogOptions;
+use crate::storage::engine::log::{BLOCK_BYTES, LogOptions};
 use crate::storage::engine::{Doubt, OpenError, OpenOptions};
 use crate::storage::{Recovered, StoreDone};
 
@@ -370,13 +370,16 @@ fn open_storage(
 ) -> Result<(StorageThreads, Recovered), StartError> {
     let refused = |error| StartError::Store { path: config.data_dir.clone(), error };
     let disk = DirectoryDisk::open(config.data_dir.clone()).map_err(refused)?;
+    let disk_limits = config.limits.disk;
     let options = OpenOptions {
         node,
         cluster: Some(cluster),
         incarnation,
-        cache_bytes: CACHE_BYTES,
-        log: LogOptions::default(),
-        reserve_bytes: RESERVE_BYTES,
+        cache_bytes: disk_limits.page_cache_bytes,
+        log: LogOptions {
+            segment_bytes: disk_limits.log_segment_bytes.max(2 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64,
+        },
+        reserve_bytes: disk_limits.reserve_bytes as u64,
         doubt: Doubt::Nothing,
     };
     StorageThreads::start(disk, options, done).map_err(refused)
@@ -399,9 +402,5 @@ fn system(error: io::Error) -> StartError {
     StartError::System { error }
 }
 
-/// Pages that redb keeps in memory, bytes; guess, to be set by `shoal bench`.
-const CACHE_BYTES: usize = 64 << 20;
-/// Room on the disk below which client writes are refused; guess.
-const RESERVE_BYTES: u64 = 256 << 20;
 /// Orders waiting for the event loop, which takes them first.
 const CONTROLS_COUNT_MAX: usize = 8;

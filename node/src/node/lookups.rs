@@ -1,10 +1,10 @@
 //! Requests that name a keyspace this node has not heard of: it asks the others before it says that there is none.
 //!
 //! Shape: such a request waits while every reachable peer is asked whether it has the same system state; a peer that has
-//! another sends it. The request goes on as soon as its keyspace is known, or when all have answered and what they sent is
-//! durable. A keyspace that was acknowledged is on a majority of the layout's members, so with answers from a majority
-//! (members that are catching up do not count: they may have lost it) it is known not to exist. With fewer nobody knows, and
-//! the answer is `unavailable`.
+//! another sends it. The request goes on as soon as its keyspace is known, or when a majority of the layout's members
+//! answered and what they sent is durable: a keyspace that was acknowledged is on such a majority, so it does not exist.
+//! (Members that are catching up do not count: they may have lost it.) Without a majority nobody knows, and the answer is
+//! `unavailable`.
 //! Bound: they count as requests in flight. Invariant: every one is answered once, at its deadline at the latest.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ use shoal_protocol::peer::{PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use super::{ClientTag, Effect, Node, clients};
+use crate::ring::Ring;
 use crate::system::SystemInput;
 
 /// A client's request as it came.
@@ -148,28 +149,23 @@ impl Node {
     /// Lets every request go on that has found its keyspace, or whose search is over.
     pub(super) fn advance_lookups(&mut self, now: Now, out: &mut Vec<Effect>) {
         for lookup in std::mem::take(&mut self.lookups.open) {
-            let is_over = lookup.waiting.is_empty() && self.system.is_settled();
-            if !self.names_unknown(&lookup.asked.request) {
+            let is_settled = self.system.is_settled();
+            let (replied, needed) = self.heard(&lookup);
+            if !self.names_unknown(&lookup.asked.request) || (is_settled && replied >= needed) {
                 self.begin(now, lookup.asked, out);
-            } else if is_over || lookup.asked.deadline <= now.instant {
-                self.conclude(now, lookup, out);
+            } else if (is_settled && lookup.waiting.is_empty()) || lookup.asked.deadline <= now.instant {
+                clients::answer(lookup.asked.tag, Err(RequestError::Unavailable { replied, needed }), out);
             } else {
                 self.lookups.open.push(lookup);
             }
         }
     }
 
-    /// The keyspace was not found: it does not exist, if enough were heard to say so.
-    fn conclude(&mut self, now: Now, lookup: Lookup, out: &mut Vec<Effect>) {
-        let Some(ring) = &self.ring else { return };
-        let layout = ring.layout();
-        let counts = |node: &&NodeId| layout.lists(**node) && !self.replaced.contains_key(*node);
+    /// How many members were heard that cannot have lost what they held, and how many it takes.
+    fn heard(&self, lookup: &Lookup) -> (u8, u8) {
         let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
-        let (replied, needed) = (small(lookup.heard.iter().filter(counts).count()), small(layout.majority()));
-        if replied >= needed && self.system.is_settled() {
-            self.begin(now, lookup.asked, out);
-        } else {
-            clients::answer(lookup.asked.tag, Err(RequestError::Unavailable { replied, needed }), out);
-        }
+        let Some(layout) = self.ring.as_ref().map(Ring::layout) else { return (0, u8::MAX) };
+        let counts = |node: &&NodeId| layout.lists(**node) && !self.replaced.contains_key(*node);
+        (small(lookup.heard.iter().filter(counts).count()), small(layout.majority()))
     }
 }

@@ -52,6 +52,14 @@ impl Node {
             ("keyspaces".into(), self.system.keyspaces().len() as u64),
             ("storage_pressure_percent".into(), (store.pressure() * 100.0) as u64),
         ];
+        let (written, log_bytes) = store.written();
+        let bytes = [
+            ("storage_log_bytes_written", log_bytes),
+            ("storage_rows_bytes_written", written.rows_bytes),
+            ("storage_digests_bytes_written", written.digests_bytes),
+            ("storage_feed_bytes_written", written.feed_bytes),
+        ];
+        figures.extend(bytes.map(|(name, bytes)| (name.to_owned(), bytes)));
         figures.extend(allocations);
         figures
     }

@@ -8,7 +8,7 @@ pub struct Budget {
     /// Decoded objects of memtables and cache together, bytes. The memtables may take half of it; the cache gets the rest.
     pub bytes: usize,
     /// The log, bytes. At half of it the memtable is flushed, however small: a write alone takes a block of the log.
-    pub log_bytes: u64,
+    pub log_bytes: usize,
 }
 
 impl Budget {

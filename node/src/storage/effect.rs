@@ -215,6 +215,8 @@ pub enum StoreDone {
         id: IngestId,
         /// Which they were.
         keys: Vec<RowKey>,
+        /// What that took.
+        written: Written,
     },
     /// What recomputing a partition's digests found.
     Verified {
@@ -496,6 +498,17 @@ pub struct Written {
     pub digests_bytes: u64,
     /// Bytes of the change feed and its counts.
     pub feed_bytes: u64,
+}
+
+impl Written {
+    /// Adds what other work wrote.
+    pub fn add(&mut self, other: &Self) {
+        self.chunks += other.chunks;
+        self.rows += other.rows;
+        self.rows_bytes += other.rows_bytes;
+        self.digests_bytes += other.digests_bytes;
+        self.feed_bytes += other.feed_bytes;
+    }
 }
 
 /// One row of a bulk load: a whole object, or what another replica holds of it.

@@ -62,6 +62,10 @@ impl Memtables {
         self.tables().iter().flatten().map(|memtable| memtable.bytes()).sum()
     }
 
+    pub(super) fn log_end(&self) -> u64 {
+        self.log_end
+    }
+
     pub(super) fn log_ends(&mut self, log_end: u64) {
         self.log_end = log_end;
     }
@@ -69,7 +73,7 @@ impl Memtables {
     /// Whether the active memtable is due to be frozen.
     pub(super) fn is_big(&self) -> bool {
         self.active.bytes() >= self.budget.memtables_bytes_max() / 2
-            || (self.log_end - self.active_from >= self.budget.log_bytes / 2 && !self.active.is_empty())
+            || (self.log_end - self.active_from >= self.budget.log_bytes as u64 / 2 && !self.active.is_empty())
     }
 
     /// Freezes the active memtable, unless one is frozen or there is nothing to freeze.

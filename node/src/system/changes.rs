@@ -1,7 +1,8 @@
 //! Changes to keyspaces on their way to a majority.
 //!
 //! Shape: a change alters the state at once and is *stored* when a majority of the formed layout's members, under their
-//! newest incarnations, hold it durably. Creation takes two such steps, propose and establish (`keyspaces`): a creator that
+//! newest incarnations, hold it durably. A store that took the place of another counts once it has rejoined (`state`), for
+//! its predecessor may have been told of a rival. Creation takes two such steps, propose and establish (`keyspaces`): a creator that
 //! sees an established rival, or an older proposed one, withdraws; the oldest proposal waits until the others are gone. Any
 //! two majorities share a member, so of two rivals at least one sees the other before it establishes.
 //! A change has a deadline, after which the caller is told what is true then. Source: DESIGN §5 (system state).
@@ -90,9 +91,7 @@ impl Pending {
     }
 
     fn stored_count(&self, state: &SystemState) -> usize {
-        let Some(layout) = state.formed() else { return 0 };
-        let counts = |node: NodeId, store: Actor| layout.lists(node) && state.incarnation(node) == Some(store);
-        self.stored.iter().filter(|&(&node, &store)| counts(node, store)).count()
+        self.stored.iter().filter(|&(&node, &store)| state.counts(node, store)).count()
     }
 
     /// The verdict, once there is one. May take the change to its next step in `state`.

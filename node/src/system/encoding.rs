@@ -53,6 +53,7 @@ struct WireState {
     layouts: Vec<Layout>,
     retired: Vec<LayoutId>,
     incarnations: BTreeMap<NodeId, (u64, Actor)>,
+    rejoined: Vec<Actor>,
     records: BTreeMap<KeyspaceId, WireRecord>,
     dropped: Vec<KeyspaceId>,
 }
@@ -89,6 +90,7 @@ pub(super) fn encode(state: &SystemState) -> Vec<u8> {
         layouts: state.layouts.values().cloned().collect(),
         retired: state.retired.read().into_iter().collect(),
         incarnations: state.incarnations.iter().map(|(&node, register)| (node, register.marker)).collect(),
+        rejoined: state.rejoined.read().into_iter().collect(),
         records: state.keyspaces.records.iter().map(|(&id, record)| (id, WireRecord::from(record))).collect(),
         dropped: state.keyspaces.dropped.read().into_iter().collect(),
     };
@@ -116,6 +118,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<SystemState, StateError> {
         layouts: wire.layouts.into_iter().map(|layout| (layout.id(), layout)).collect(),
         retired: set(wire.retired),
         incarnations: wire.incarnations.into_iter().map(|(node, marker)| (node, register(marker))).collect(),
+        rejoined: set(wire.rejoined),
         keyspaces: Keyspaces {
             records: wire.records.into_iter().map(|(id, record)| (id, Record::from(record))).collect(),
             dropped: set(wire.dropped),

@@ -32,6 +32,8 @@ pub struct SystemState {
     pub(super) layouts: BTreeMap<LayoutId, Layout>,
     pub(super) retired: GSet<LayoutId>,
     pub(super) incarnations: BTreeMap<NodeId, Incarnation>,
+    /// Stores that took the place of others, once they heard from enough members what those may have been told.
+    pub(super) rejoined: GSet<Actor>,
     pub(super) keyspaces: Keyspaces,
 }
 
@@ -50,6 +52,7 @@ impl SystemState {
                 .and_modify(|mine| mine.merge(incarnation.clone()))
                 .or_insert_with(|| incarnation.clone());
         }
+        self.rejoined.merge(other.rejoined.clone());
         self.keyspaces.join(&other.keyspaces);
         *self != before
     }
@@ -148,6 +151,30 @@ impl SystemState {
         self.keyspaces.dropped.contains(&id)
     }
 
+    /// Whether what this store of a member holds counts towards a majority: it is the member's newest, and if it took the
+    /// place of another it has rejoined. Whoever knows that knows what it learned on the way.
+    pub(super) fn counts(&self, node: NodeId, store: Actor) -> bool {
+        let Some(custody) = self.custody(node) else { return false };
+        let has_rejoined = std::env::var("NOREJOIN").is_ok() || custody.generation == 0 || self.rejoined.contains(&store);
+        custody.incarnation == store && has_rejoined && self.formed().is_some_and(|layout| layout.lists(node))
+    }
+
+    /// Lets the store of `node` count once it has met all but a minority that is smaller than any majority: whatever a
+    /// majority with its predecessor stored, one of those knew, or learned after it knew of the new store. Whether it did.
+    pub(super) fn rejoin(&mut self, node: NodeId, store: Actor, met: impl Iterator<Item = NodeId>) -> bool {
+        let Some(layout) = self.formed() else { return false };
+        let members = layout.intent().nodes.len();
+        let needed = (members - layout.majority() + 1).min(members - 1);
+        let is_newest =
+            self.custody(node).is_some_and(|custody| custody.incarnation == store && custody.generation > 0);
+        let may = is_newest && layout.lists(node) && met.filter(|peer| layout.lists(*peer)).count() >= needed;
+        if !may || self.rejoined.contains(&store) {
+            return false;
+        }
+        self.rejoined.insert(store);
+        true
+    }
+
     /// Makes `store` the newest incarnation of `node`; whether it was not already.
     pub(super) fn announce(&mut self, node: NodeId, store: Actor) -> bool {
         if self.incarnation(node) == Some(store) {
@@ -213,6 +240,9 @@ mod tests {
             }
             (2, _) => {
                 state.announce(node, store);
+                if step % 2 == 0 {
+                    state.rejoined.insert(store);
+                }
             }
             (3, Some(id)) => state.keyspaces.establish(id),
             (4, Some(id)) => state.keyspaces.drop(id),

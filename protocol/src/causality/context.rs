@@ -76,6 +76,23 @@ impl Context {
         }
     }
 
+    /// The dots seen here and not by `other`.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut rest = Self::default();
+        for (actor, lo, hi) in self.ranges() {
+            let known = other.vector.get(&actor).copied().unwrap_or(0);
+            let mut from = lo.max(known);
+            let later = other.early.range(Dot { actor, n: from }..=Dot { actor, n: u64::MAX });
+            for (end, start) in later.take_while(|(_, start)| **start < hi) {
+                rest.insert_range(actor, from, *start);
+                from = from.max(end.n);
+            }
+            rest.insert_range(actor, from, hi);
+        }
+        rest
+    }
+
     /// The highest number seen of `actor`; 0 when none was.
     #[must_use]
     pub fn max(&self, actor: Actor) -> u64 {
@@ -287,6 +304,22 @@ mod tests {
         assert_eq!(seen, [1, 2, 4]);
         assert_eq!(context.gaps().collect::<Vec<_>>(), [(A, 3, 4)]);
         assert!(!context.covers_all(&[3].map(|n| Dot { actor: A, n }).into_iter().collect()));
+    }
+
+    #[test]
+    fn what_the_other_has_not_seen_is_left() {
+        let mut context = Context::default();
+        context.insert_range(A, 0, 9);
+        context.insert_range(A, 12, 20);
+        context.insert_range(B, 3, 4);
+        let mut other = Context::default();
+        other.insert_range(A, 0, 2);
+        other.insert_range(A, 4, 5);
+        other.insert_range(A, 7, 14);
+        other.insert_range(A, 18, 30);
+        assert_eq!(ranges(&context.minus(&other)), [(A, 2, 4), (A, 5, 7), (A, 14, 18), (B, 3, 4)]);
+        assert_eq!(context.minus(&Context::default()), context);
+        assert!(context.minus(&context).is_empty());
     }
 
     #[test]

@@ -37,6 +37,31 @@ impl Body {
         Self { counter: self.counter.floors(), map: Keyed::from_stores(fields.collect()), ..Self::default() }
     }
 
+    /// What `old`, whose context is `seen`, lacks of this.
+    pub(crate) fn unseen_by(&self, old: &Self, seen: &Context) -> Self {
+        Self {
+            register: self.register.unseen_by(&old.register, seen),
+            flag: self.flag.unseen_by(&old.flag, seen),
+            set: self.set.parts(&old.set, |dots, before| dots.unseen_by(before, seen)),
+            counter: self.counter.beyond(&old.counter),
+            map: self.map.parts(&old.map, |field, before| field.unseen_by(before, seen)),
+        }
+    }
+
+    /// Calls `visit` with every dot that is live here and not at the same place of `new`.
+    pub(crate) fn each_gone(&self, new: &Self, visit: &mut dyn FnMut(Dot)) {
+        self.register.each_gone(&new.register, visit);
+        self.flag.each_gone(&new.flag, visit);
+        let nothing = DotSet::default();
+        for (element, dots) in self.set.iter() {
+            dots.each_gone(new.set.get(element).unwrap_or(&nothing), visit);
+        }
+        let nowhere = Self::default();
+        for (field, body) in self.map.iter() {
+            body.each_gone(new.map.get(field).unwrap_or(&nowhere), visit);
+        }
+    }
+
     /// The body that `path` leads to.
     pub(crate) fn at(&self, path: &[String]) -> Option<&Self> {
         path.iter().try_fold(self, |body, field| body.map.get(field))

@@ -101,6 +101,17 @@ impl Counter {
         sum.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
+    /// The cells that would change `old`.
+    pub(crate) fn beyond(&self, old: &Self) -> Self {
+        let changes = |(actor, cell): &(Actor, Cell)| {
+            let before = old.cell(*actor);
+            let mut after = before;
+            after.join(cell);
+            after != before
+        };
+        Self::from_cells(self.iter().map(|(actor, cell)| (actor, *cell)).filter(changes))
+    }
+
     /// Each cell as the floor that removes it.
     pub(crate) fn floors(&self) -> Self {
         Self::from_cells(self.iter().map(|(actor, cell)| {

@@ -3,7 +3,7 @@
 //! Shape: a sorted vector, as there is nearly always one entry. Invariant: two values under one dot happen only when a
 //! session reused the dot; the greater one stays, so that replicas still agree.
 
-use crate::causality::Dot;
+use crate::causality::{Context, Dot};
 use crate::object::join::{DotStore, Join};
 
 /// Dots alone.
@@ -58,6 +58,20 @@ impl<V: Payload> DotMap<V> {
             }
             kept
         });
+    }
+
+    /// What `old`, whose context is `seen`, lacks of this: entries it has not seen, and greater ones under a reused dot.
+    pub(crate) fn unseen_by(&self, old: &Self, seen: &Context) -> Self {
+        let is_missing = |(dot, value): &&(Dot, V)| match old.find(*dot) {
+            Ok(at) => old.0[at].1 < *value,
+            Err(_) => !seen.covers(*dot),
+        };
+        Self(self.0.iter().filter(is_missing).cloned().collect())
+    }
+
+    /// Calls `visit` with every dot that is live here and not in `new`.
+    pub(crate) fn each_gone(&self, new: &Self, visit: &mut dyn FnMut(Dot)) {
+        self.0.iter().map(|(dot, _)| *dot).filter(|dot| new.find(*dot).is_err()).for_each(visit);
     }
 
     fn find(&self, dot: Dot) -> Result<usize, usize> {

@@ -58,6 +58,13 @@ impl<K: Key, V: DotStore> Keyed<K, V> {
         self.index.range(first..=last).map(|(dot, _)| *dot)
     }
 
+    /// What `part` takes from every store, given the store under the same key of `old`.
+    pub(crate) fn parts(&self, old: &Self, part: impl Fn(&V, &V) -> V) -> Self {
+        let absent = V::default();
+        let parts = self.stores.iter().map(|(key, store)| (key, part(store, old.stores.get(key).unwrap_or(&absent))));
+        Self::from_stores(parts.filter(|(_, part)| !part.is_empty()).map(|(key, part)| (key.clone(), part)).collect())
+    }
+
     /// Applies `change` to every store, then drops the empty ones. `change` may only remove.
     pub(crate) fn shrink(&mut self, join: &mut Join<'_>, mut change: impl FnMut(&mut V, &mut Join<'_>)) {
         for store in self.stores.values_mut() {

@@ -19,6 +19,22 @@ proptest! {
     }
 
     #[test]
+    fn the_delta_for_an_old_state_does_what_the_whole_new_one_does((_, parts) in history_and_parts(3)) {
+        let [old, other, third] = [&parts[0], &parts[1], &parts[2]];
+        for new in [other.clone(), merge(old, other), old.clone()] {
+            let delta = new.delta_for(old);
+            prop_assert_eq!(merge(old, &delta), merge(old, &new));
+            prop_assert_eq!(merge(&merge(third, &delta), &new), merge(third, &new));
+            let decoded = Object::decode(&delta.encode());
+            prop_assert_eq!(decoded.as_ref().map(Object::weight), Ok(delta.weight()));
+        }
+        prop_assert_eq!(old.delta_for(old), Object::default());
+        let mut pruned = merge(old, other);
+        pruned.prune_lww();
+        prop_assert_eq!(merge(old, &pruned.delta_for(old)), merge(old, &pruned));
+    }
+
+    #[test]
     fn deltas_in_any_order_any_number_of_times_make_one_state(
         (history, order) in history().prop_flat_map(|history| {
             let count = history.deltas.len();

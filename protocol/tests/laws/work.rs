@@ -65,6 +65,32 @@ fn a_small_delta_costs_the_same_in_a_small_and_in_a_large_object() {
 }
 
 #[test]
+fn the_delta_for_an_old_state_is_as_big_as_the_difference() {
+    let bytes = |size: u64| {
+        let (old, n) = object_with(size);
+        let mut new = old.clone();
+        for (at, operation) in (1..).zip([
+            Operation::SetAdd { element: Element::Text("new".into()) },
+            Operation::SetRemove { element: Element::Int(1) },
+            in_field("f3", Operation::Disable),
+            in_field("new", Operation::Enable),
+            Operation::CounterAdd { by: 1 },
+        ]) {
+            let delta = bind(&operation, &mint(n + at), &new).expect("it binds");
+            new.merge_into(&delta);
+        }
+        let delta = new.delta_for(&old);
+        let mut after = old.clone();
+        after.merge_into(&delta);
+        assert_eq!(after, new);
+        delta.encode().len()
+    };
+    let (small, large) = (bytes(10), bytes(3_000));
+    // Numbers take a byte or two more where they are greater; the object is hundreds of kilobytes.
+    assert!(large <= small + 40 && large < 200, "{small} {large}");
+}
+
+#[test]
 fn a_removal_costs_by_what_it_removes() {
     let (object, n) = object_with(1_000);
     let delta = bind(&Operation::SetClear, &mint(n + 1), &object).expect("it binds");

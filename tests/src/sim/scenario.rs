@@ -179,6 +179,8 @@ impl Scenario {
             let (n, r, w) = dice.pick(&[(3, 0, 0), (3, 2, 2), (3, 1, 3)]);
             spec.class = Class { n, r, w };
         }
+        // Reads cannot do without yet another one.
+        self.lasting_fault = false;
         self.wiped = Some(dice.index(self.nodes));
     }
 }

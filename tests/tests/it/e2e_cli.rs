@@ -5,6 +5,7 @@
 //! until it is so, and a test that hangs is ended by the test runner.
 
 mod data;
+mod disk;
 mod examples;
 mod import;
 mod life;

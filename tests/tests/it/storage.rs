@@ -5,6 +5,7 @@
 
 mod crash;
 mod damage;
+mod exchange;
 mod failure;
 mod log;
 mod order;

@@ -86,10 +86,12 @@ impl<D: Disk> Lane for LogLane<D> {
         self.0.work(|work, done| work.perform(effects, done))
     }
 
-    /// Closes the log's last group off, so that damage in it can be told from a tear; looks at the room.
+    /// Closes the log's last group off, so that damage in it can be told from a tear; makes the next segment, so that no
+    /// append has to wait for it; looks at the room.
     fn idle(&mut self) -> Vec<StoreDone> {
         self.0.work(|work, done| {
             work.log.seal(&work.disk)?;
+            work.log.prepare(&work.disk)?;
             work.look(done)
         })
     }
@@ -178,9 +180,9 @@ impl Lane for RowsLane {
                     }
                     RowsEffect::Ingest(work) => {
                         let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
-                        rows.ingest(&work.rows, rules, rest)?;
+                        let written = rows.ingest(&work.rows, rules, rest)?;
                         let keys = work.rows.iter().map(|row| row.key.clone()).collect();
-                        StoreDone::Ingested { id: work.id, keys }
+                        StoreDone::Ingested { id: work.id, keys, written }
                     }
                     RowsEffect::Verify { partition, digest_key } => {
                         let mut report = Box::<VerifyReport>::default();

@@ -1,6 +1,6 @@
 //! The room left on the disk: when client writes are refused, and the ballast that is given up when there is none.
 //!
-//! Shape: `Low` below the reserve, `None` below an eighth of it. At `None` the file `ballast` (a quarter of the reserve) is
+//! Shape: `Low` below the reserve, `None` below an eighth of it. At `None` the file `ballast` (an eighth of the reserve) is
 //! removed: a copy-on-write tree cannot even delete without room (notes/reliability.md §3). `Enough` again a quarter above
 //! the reserve, and then the ballast is made anew. Units: bytes.
 
@@ -32,7 +32,11 @@ impl RoomWatch {
 
     /// Looks again; says what the room is now if that is news.
     pub(super) fn look<D: Disk>(&mut self, disk: &D) -> io::Result<Option<Room>> {
-        let free = disk.free_bytes()?;
+        let free = match disk.free_bytes() {
+            // Where the system cannot tell, a full disk is met when it is full.
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(None),
+            free => free?,
+        };
         let before = self.room;
         let enough = if before == Room::Enough { self.reserve_bytes } else { self.reserve_bytes / 4 * 5 };
         self.room = if free < self.reserve_bytes / 8 {
@@ -54,7 +58,7 @@ impl RoomWatch {
     }
 
     fn ballast_bytes(&self) -> u64 {
-        self.reserve_bytes / 4
+        self.reserve_bytes / 8
     }
 }
 

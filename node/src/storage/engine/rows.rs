@@ -130,7 +130,7 @@ impl RowsReader {
     }
 }
 
-/// A transaction that leaves the file so that it opens at once after a crash (docs/decisions/0010).
+/// A transaction that leaves the file so that it opens at once after a crash (docs/decisions/0011).
 fn write(database: &Database) -> Result<WriteTransaction, Failure> {
     let mut transaction = database.begin_write().map_err(failed)?;
     transaction.set_quick_repair(true);

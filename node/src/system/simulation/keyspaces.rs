@@ -115,6 +115,40 @@ fn a_wiped_member_learns_the_layout_announces_its_new_store_and_counts_again() {
 }
 
 #[test]
+fn a_member_that_forgot_a_rival_does_not_help_the_other_one_to_a_majority() {
+    let mut won = 0;
+    for seed in 0..300 {
+        let mut world = formed_world(seed, 3);
+        world.add_faults(8);
+        let wiped_at = world.below(6);
+        let mut requests = Vec::new();
+        for at in 0..6 {
+            let pause = Duration::from_micros(world.below(300_000));
+            world.run_for(pause);
+            let node = if at % 2 == 0 { 0 } else { 2 };
+            if world.machines[node].system.is_some() {
+                requests.push(world.change(node, create("app")));
+            }
+            if at == wiped_at {
+                let pause = Duration::from_micros(world.below(300_000));
+                world.run_for(pause);
+                world.crash(1);
+                world.machines[1] = Machine { boot: world.machines[1].boot, wipes: 1, ..Machine::default() };
+                world.start(1);
+            }
+        }
+        world.run_for(RUN);
+        let acked = requests.iter().filter(|&request| matches!(world.verdicts.get(request), Some(Ok(_)))).count();
+        assert!(acked <= 1, "seed {seed}: {acked} creations of one name were acknowledged");
+        world.assert_equal();
+        let visible = world.system(0).keyspaces().len();
+        assert!(visible <= 1, "seed {seed}: {:?}", world.system(0).keyspaces());
+        won += acked;
+    }
+    assert!(won >= 150, "too few creations succeeded: {won}");
+}
+
+#[test]
 fn what_cannot_be_a_keyspace_is_refused_at_once() {
     let mut world = formed_world(1, 3);
     let mut refused = |command| {

@@ -47,7 +47,7 @@ pub struct Damage {
 pub enum Damaged {
     /// A segment's header; its groups were read without it.
     Header,
-    /// The end of the file: it is missing. (A file has its length before it has its name.)
+    /// The end of the file, and nobody can say whether records were in it: a file has its length before it has its name.
     Length,
     /// A group that had no records.
     Closing,

@@ -7,6 +7,7 @@
 //! rebuilt from its rows; a reader adds the rows up itself. Source: DESIGN §7, notes/model.md §4.2.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use redb::ReadableTable;
 use shoal_protocol::address::Place;
@@ -116,14 +117,16 @@ pub(super) fn update(table: &mut Bytes<'_>, partition: Partition, changes: &[Cha
     for change in changes {
         let (index, bucket) = (usize::from(change.bucket) / GROUP_BUCKETS, usize::from(change.bucket) % GROUP_BUCKETS);
         let index = u8::try_from(index).expect("a bucket is one of 1,024, a group one of 16");
-        if !groups.contains_key(&index) {
-            let key = group_key(partition, index);
-            let sealed = table.get(key.as_slice()).map_err(failed)?;
-            let group = sealed.map_or(Some(Group::default()), |sealed| Group::decode(&key, sealed.value()));
-            let Some(group) = group else { return Ok(None) };
-            groups.insert(index, group);
-        }
-        let group = groups.get_mut(&index).expect("inserted above when it was missing");
+        let group = match groups.entry(index) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => {
+                let key = group_key(partition, index);
+                let sealed = table.get(key.as_slice()).map_err(failed)?;
+                let group = sealed.map_or(Some(Group::default()), |sealed| Group::decode(&key, sealed.value()));
+                let Some(group) = group else { return Ok(None) };
+                unread.insert(group)
+            }
+        };
         if !carry(&mut group.0[bucket], change) {
             return Ok(None);
         }
