@@ -72,6 +72,11 @@ pub(crate) fn run(directory: &Path, options: &Options) -> Outcome<Rounds> {
         pair_bytes: systems.shoal.1.pair_bytes(),
         readers: options.readers,
     };
+    for who in ALL {
+        // Makes and fills the first segment of each log.
+        let (system, keys) = systems.turn(who);
+        puts(system, WARM_UP_WRITERS, End::Count(WARM_UP_COUNT), || Some(keys.random_put()))?;
+    }
     let time = Duration::from_secs_f64(options.seconds);
     for round in 0..options.rounds {
         for writers in &options.writers {
@@ -182,3 +187,5 @@ pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
 }
 
 const ALL: [Who; 4] = [Who::RawLog, Who::Redb, Who::Shoal, Who::ShoalSmall];
+const WARM_UP_WRITERS: usize = 16;
+const WARM_UP_COUNT: u64 = 1_000;

@@ -155,7 +155,8 @@ impl SystemState {
     /// place of another it has rejoined. Whoever knows that knows what it learned on the way.
     pub(super) fn counts(&self, node: NodeId, store: Actor) -> bool {
         let Some(custody) = self.custody(node) else { return false };
-        let has_rejoined = std::env::var("NOREJOIN").is_ok() || custody.generation == 0 || self.rejoined.contains(&store);
+        let has_rejoined =
+            std::env::var("NOREJOIN").is_ok() || custody.generation == 0 || self.rejoined.contains(&store);
         custody.incarnation == store && has_rejoined && self.formed().is_some_and(|layout| layout.lists(node))
     }
 

@@ -9,7 +9,6 @@
 mod kv;
 
 use std::cell::Cell;
-use std::error::Error;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,8 @@ use tokio::task::{JoinSet, LocalSet};
 
 use kv::Member;
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+/// Whatever goes wrong outside the loops ends the program.
+type Outcome<T> = Result<T, kv::CallError>;
 
 /// Measures puts and linearizable gets on etcd.
 #[derive(Clone, Debug, Parser)]
@@ -88,7 +88,7 @@ async fn write_all(members: &[Member], options: &Options) -> Outcome<()> {
             for n in (lane..options.keys).step_by(LANES as usize) {
                 member.put(key(n), vec![0; options.value_bytes]).await?;
             }
-            Ok::<(), kv::CallError>(())
+            Outcome::Ok(())
         });
     }
     while let Some(lane) = lanes.join_next().await {
