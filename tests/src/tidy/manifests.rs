@@ -10,7 +10,17 @@ const INHERITED: &[&str] = &["publish.workspace = true", "edition.workspace = tr
 /// The members of the workspace whose root manifest this is.
 #[must_use]
 pub fn members(root: &str) -> Vec<&str> {
-    let list = root.lines().find_map(|line| line.strip_prefix("members = ["));
+    list(root, "members = [")
+}
+
+/// The crates below the root that are workspaces of their own.
+#[must_use]
+pub fn excluded(root: &str) -> Vec<&str> {
+    list(root, "exclude = [")
+}
+
+fn list<'a>(root: &'a str, name: &str) -> Vec<&'a str> {
+    let list = root.lines().find_map(|line| line.strip_prefix(name));
     list.map_or_else(Vec::new, |list| {
         list.trim_end_matches(']').split(", ").map(|name| name.trim_matches('"')).collect()
     })
@@ -53,7 +63,9 @@ mod tests {
 
     #[test]
     fn members_are_read_from_the_root() {
-        assert_eq!(members("[workspace]\nmembers = [\"protocol\", \"node\"]\n"), ["protocol", "node"]);
-        assert!(members("[workspace]\n").is_empty());
+        let root = "[workspace]\nmembers = [\"protocol\", \"node\"]\nexclude = [\"bench\"]\n";
+        assert_eq!(members(root), ["protocol", "node"]);
+        assert_eq!(excluded(root), ["bench"]);
+        assert!(members("[workspace]\n").is_empty() && excluded("[workspace]\n").is_empty());
     }
 }

@@ -12,6 +12,7 @@ const TOUCHES_THE_MACHINE: &[&str] = &[
     "node/src/cli",
     "node/src/testing",
     "node/src/main.rs",
+    "node/benches/",
     "node/tests/",
     "node/examples/",
     // The native half of the client, behind its feature `quic`.
@@ -20,6 +21,7 @@ const TOUCHES_THE_MACHINE: &[&str] = &[
     "client-rs/src/transport",
     "client-rs/tests/",
     "client-rs/examples/",
+    "bench/",
     "tests/",
 ];
 const MACHINE_CRATES: &[&str] = &["tokio", "quinn", "quinn_proto", "rustls", "getrandom", "tempfile"];
