@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use shoal_node::storage::Budget;
 
-use crate::closed_loop::{End, System, puts};
+use crate::closed_loop::{End, puts};
 use crate::keys::Keys;
 use crate::meter::resident_bytes;
 use crate::shoal::{Memory, ShoalStore};

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::StorageBackend;
 use shoal_node::host::disk::DirectoryDisk;
+use shoal_node::storage::CellId;
 use shoal_node::storage::engine::{Disk, LogMode};
 
 /// The real disk, counted.
@@ -139,6 +140,10 @@ impl Disk for CountedDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.disk.remove(name)
+    }
+
+    fn cell(&self, cell: CellId) -> io::Result<Self> {
+        Ok(Self { disk: self.disk.cell(cell)?, ..self.clone() })
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -12,7 +12,8 @@ use shoal_node::host::storage_threads::StorageThreads;
 use shoal_node::storage::engine::log::LogOptions;
 use shoal_node::storage::engine::{Doubt, OpenOptions};
 use shoal_node::storage::{
-    Budget, IngestId, RowKey, RowsEffect, Store, StoreDone, StoreEffect, StoreEvent, Visible, Written, slowdown,
+    Budget, CellId, CellPlace, IngestId, RowKey, RowsEffect, Store, StoreDone, StoreEffect, StoreEvent, Visible,
+    Written, slowdown,
 };
 use shoal_protocol::id::{Actor, NodeId};
 use shoal_protocol::object::{DigestKey, Object};
@@ -37,7 +38,7 @@ pub(crate) struct Memory {
 pub(crate) struct ShoalStore {
     store: Store,
     threads: StorageThreads,
-    done: UnboundedReceiver<Vec<StoreDone>>,
+    done: UnboundedReceiver<(CellId, Vec<StoreDone>)>,
     runtime: tokio::runtime::Runtime,
     counters: Arc<Counters>,
     out: Vec<StoreEffect>,
@@ -77,6 +78,7 @@ impl ShoalStore {
         let options = OpenOptions {
             node: NodeId(1),
             cluster: None,
+            place: CellPlace::ALONE,
             incarnation: Actor::incarnation(1),
             cache_bytes: memory.cache_bytes,
             log: LogOptions::default(),
@@ -188,7 +190,7 @@ impl ShoalStore {
         if batch.is_none() {
             return Err("the storage threads have ended".into());
         }
-        while let Some(dones) = batch {
+        while let Some((_, dones)) = batch {
             for done in dones {
                 if let StoreDone::Flushed { written, .. } = &done {
                     self.flushes_under_way -= 1;

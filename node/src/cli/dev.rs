@@ -22,7 +22,7 @@ use super::connect::{DEV_DIR_DEFAULT, DevInfo};
 use super::failure::{ENDED, Failure, LISTEN, NOT_SERVING, PORT_IN_USE};
 use super::output::{Output, note};
 use super::signals::stop_ordered;
-use crate::storage::CELLS_COUNT_MAX;
+use crate::host::config::CELLS_COUNT_MAX;
 use child::Child;
 use directory::Directory;
 

@@ -16,7 +16,7 @@ use shoal_protocol::id::ClusterId;
 use super::limits::{LimitSettings, ServerLimits};
 use super::peers::ADDRESSES_COUNT_MAX;
 use super::secret::{ClusterSecrets, SecretError};
-use crate::storage::CELLS_COUNT_MAX;
+pub use crate::storage::CELLS_COUNT_MAX;
 
 /// One layer of settings: what it does not name comes from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

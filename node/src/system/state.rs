@@ -240,7 +240,7 @@ mod tests {
             }
             (2, _) => {
                 state.announce(node, store);
-                if step % 2 == 0 {
+                if step.is_multiple_of(2) {
                     state.rejoined.insert(store);
                 }
             }

@@ -8,6 +8,8 @@
 //! does); `rename` and `remove` are durable when they return (the host syncs the directory), an unsynced file may be empty.
 //! Units: an operation is one write, set_len, sync, rename or remove; they are counted from 1, over all files of a disk.
 
+mod log_file;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
@@ -18,8 +20,9 @@ use rand_core::{Rng, SeedableRng};
 use redb::{BackendError, StorageBackend};
 use shoal_node::storage::CellId;
 use shoal_node::storage::engine::cells::directory_name;
-use shoal_node::storage::engine::log::BLOCK_BYTES;
 use shoal_node::storage::engine::{Disk, LogMode};
+
+pub use self::log_file::SimLogFile;
 
 /// A directory in memory, of a machine's disk. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -460,40 +463,6 @@ impl StorageBackend for SimFile {
         self.disk.state().locked.remove(&self.name);
         Ok(())
     }
-}
-
-/// An open file of the log, which minds blocks as O_DIRECT does.
-#[derive(Debug)]
-pub struct SimLogFile(SimFile);
-
-impl StorageBackend for SimLogFile {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        in_blocks(offset, out)?;
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        in_blocks(offset, data)?;
-        self.0.write(offset, data)
-    }
-}
-
-fn in_blocks(offset: u64, bytes: &[u8]) -> io::Result<()> {
-    let block = BLOCK_BYTES;
-    let fits = index(offset).is_multiple_of(block) && bytes.len().is_multiple_of(block);
-    if fits && bytes.as_ptr().addr().is_multiple_of(block) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 fn coin(random: &mut ChaCha8Rng) -> bool {
