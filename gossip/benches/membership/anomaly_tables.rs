@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_gossip::simulation::anomalies::{Anomaly, FalsePositives};
+use shoal_gossip::simulation::anomalies::{Anomaly, FalsePositives, Stop};
 use shoal_gossip::simulation::detection::{kill_one, median};
 use shoal_gossip::{GossipConfig, Lifeguard, SuspicionConfig};
 
@@ -13,7 +13,7 @@ pub(crate) fn print(options: &Options) {
     let mut first = FalsePositives::default();
     for (name, config) in configs() {
         let mut total = FalsePositives::default();
-        let cells: Vec<_> = Anomaly::grid().into_iter().step_by(options.every_cell).collect();
+        let cells: Vec<_> = Anomaly::grid(Stop::Network).into_iter().step_by(options.every_cell).collect();
         for (seed, cell) in cells.iter().enumerate() {
             let cell = Anomaly { count: cell.count * options.anomaly_members / 128, ..*cell };
             let mut network = cluster(&config, options.anomaly_members, seed as u64);
