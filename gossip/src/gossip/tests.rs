@@ -281,6 +281,29 @@ fn a_member_comes_up_with_the_description_it_has_then() {
 }
 
 #[test]
+fn a_description_that_did_not_come_is_asked_for_again_when_lists_are_compared() {
+    let mut list = single();
+    let n1 = NodeId(1);
+    handle(&mut list, Instant(0), Input::Met(member(n1, 0)));
+    let summary = |list: &Gossip| list.roster.summary(&list.own.claim());
+    let new = DescriptionBytes::of(&Member { weight: 1, ..member(n1, 0) });
+    let claim = Claim::new(n1, Liveness::Alive, Version { incarnation: 1, boot_nonce: 0, digest: new.digest() });
+    let is_wanted = |out: &[Output]| matches!(out, [Output::Message { bytes, .. }, ..] if bytes[1] == 19);
+    assert!(is_wanted(&handle(&mut list, Instant(0), news(2, &[(claim, None)]))));
+    let lacking = summary(&list);
+    let claims = |from| Input::Message {
+        from: NodeId(from),
+        bytes: said(Liveness::Alive, from, 0, &Body::Claims, &[(claim, None)]),
+    };
+    assert!(!is_wanted(&handle(&mut list, Instant(400_000), claims(2))[1..]));
+    let out = handle(&mut list, Instant(600_000), claims(3));
+    assert!(is_wanted(&out[1..]), "{out:?}");
+    handle(&mut list, Instant(600_000), news(3, &[(claim, Some(new))]));
+    assert_eq!(list.member(n1).unwrap().weight, 1);
+    assert_ne!(summary(&list), lacking);
+}
+
+#[test]
 fn only_who_is_gone_can_be_forgotten_and_its_echo_does_not_bring_it_back() {
     let mut list = single();
     let n1 = NodeId(1);
