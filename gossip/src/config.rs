@@ -26,6 +26,9 @@ pub struct GossipConfig {
     pub down_retry_period: Duration,
     /// What SWIM is extended by.
     pub lifeguard: Lifeguard,
+    /// Whoever is believed down is not believed when it accuses others, until it has refuted that: it speaks of the time in
+    /// which it was cut off. Not in the papers; the crate `foca` drops such messages whole.
+    pub distrust_down: bool,
 }
 
 /// How long a suspect may refute before it is down.
@@ -68,6 +71,14 @@ impl Lifeguard {
     pub const OFF: Self = Self { health: false, nack: false, suspicion: false, buddy: false };
 }
 
+impl GossipConfig {
+    /// As published: nothing beyond the papers' SWIM, suspicion and dissemination by piggyback and ticks.
+    #[must_use]
+    pub fn plain_swim() -> Self {
+        Self { lifeguard: Lifeguard::OFF, distrust_down: false, ..Self::default() }
+    }
+}
+
 impl Default for GossipConfig {
     fn default() -> Self {
         Self {
@@ -80,6 +91,7 @@ impl Default for GossipConfig {
             push_pull_period: Duration::from_secs(10),
             down_retry_period: Duration::from_secs(30),
             lifeguard: Lifeguard::ON,
+            distrust_down: true,
         }
     }
 }

@@ -7,12 +7,11 @@ use shoal_gossip::{GossipConfig, Lifeguard};
 
 use crate::cluster;
 
-fn play(lifeguard: Lifeguard, stop: Stop) -> FalsePositives {
-    let config = GossipConfig { lifeguard, ..GossipConfig::default() };
+fn play(config: &GossipConfig, stop: Stop) -> FalsePositives {
     let mut total = FalsePositives::default();
     for (seed, (stopped, released)) in [(8192, 64), (16_384, 1024), (32_768, 4096)].into_iter().enumerate() {
-        let found = Anomaly::of(stop, 8, stopped, released)
-            .play(&mut cluster(&config, 40, seed as u64), Duration::from_secs(90));
+        let cell = Anomaly::of(stop, 8, stopped, released);
+        let found = cell.play(&mut cluster(config, 40, seed as u64), Duration::from_secs(90));
         total.all += found.all;
         total.at_healthy += found.at_healthy;
     }
@@ -21,8 +20,18 @@ fn play(lifeguard: Lifeguard, stop: Stop) -> FalsePositives {
 
 #[test]
 fn blocked_members_make_lifeguard_err_fifty_times_less_often_than_swim() {
-    let (plain, lifeguard) = (play(Lifeguard::OFF, Stop::Network), play(Lifeguard::ON, Stop::Network));
+    let plain = play(&GossipConfig::plain_swim(), Stop::Network);
     assert!(plain.at_healthy > 500, "{plain:?}");
-    assert!(lifeguard.at_healthy * 50 <= plain.at_healthy, "{lifeguard:?} against {plain:?}");
-    assert!(lifeguard.all * 50 <= plain.all, "{lifeguard:?} against {plain:?}");
+    let lifeguard = GossipConfig { lifeguard: Lifeguard::ON, ..GossipConfig::plain_swim() };
+    for config in [lifeguard, GossipConfig::default()] {
+        let found = play(&config, Stop::Network);
+        assert!(found.at_healthy * 50 <= plain.at_healthy, "{found:?} against {plain:?}");
+        assert!(found.all * 50 <= plain.all, "{found:?} against {plain:?}");
+    }
+}
+
+#[test]
+fn processes_that_stop_and_go_on_accuse_nobody() {
+    let found = play(&GossipConfig::default(), Stop::Process);
+    assert_eq!(found, FalsePositives::default());
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use shoal_gossip::GossipConfig;
 use shoal_gossip::simulation::detection::{Detection, kill_one, mean, median, spread};
-use shoal_gossip::{GossipConfig, Lifeguard};
 
 use crate::cluster;
 
@@ -32,7 +32,7 @@ fn every_member_is_probed_within_two_rounds_whatever_chance_does() {
 
 #[test]
 fn lifeguard_notices_a_death_as_soon_as_plain_swim() {
-    let plain = GossipConfig { lifeguard: Lifeguard::OFF, ..GossipConfig::default() };
+    let plain = GossipConfig::plain_swim();
     let down = |config| median(&deaths(config, 32, 15).iter().map(|death| death.down).collect::<Vec<_>>());
     let (lifeguard, plain) = (down(&GossipConfig::default()), down(&plain));
     assert!(lifeguard <= plain * 1.1, "{lifeguard} against {plain} periods");
