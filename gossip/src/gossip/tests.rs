@@ -158,20 +158,6 @@ fn who_is_suspected_wrongly_refutes_and_never_goes_down() {
 }
 
 #[test]
-fn who_is_believed_down_is_believed_about_others_only_after_it_refuted() {
-    let mut list = single();
-    for node in 1..=3 {
-        handle(&mut list, Instant(0), Input::Met(member(NodeId(node), 0)));
-    }
-    let down = |node| (Claim::new(NodeId(node), Liveness::Down, version(node, 0)), None);
-    assert_eq!(handle(&mut list, Instant(0), news(2, &[down(1)])), [Output::Down(NodeId(1))]);
-    assert_eq!(handle(&mut list, Instant(1), news(1, &[down(3)])), []);
-    let bytes = said(Liveness::Alive, 1, 1, &Body::News, &[down(3)]);
-    let out = handle(&mut list, Instant(2), Input::Packet { from: NodeId(1), bytes });
-    assert_eq!(out, [Output::Up(NodeId(1)), Output::Down(NodeId(3))]);
-}
-
-#[test]
 fn a_member_that_others_reach_is_not_suspected() {
     let mut network = network(5);
     network.take_history();
