@@ -49,3 +49,6 @@ fn describing(network: &mut Network<Gossip>, time: Duration) -> Load {
     }
     total
 }
+
+/// After this the news of how the cluster came together has been told often enough, in the largest cluster too.
+const REST: Duration = Duration::from_secs(120);
