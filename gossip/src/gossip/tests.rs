@@ -179,6 +179,71 @@ fn a_lost_connection_leads_to_a_probe_at_once_and_to_no_verdict() {
     assert_eq!(list.liveness(NodeId(1)), Liveness::Alive);
 }
 
+/// What a list with one member, in incarnation 5 and believed `state`, says first to that member when it is pinged by it.
+fn told_first(config: &GossipConfig, state: Liveness, incarnation: u64) -> Option<Claim> {
+    let mut list = gossip(config, NodeId(0), 0, Instant(0), 1);
+    handle(&mut list, Instant(0), Input::Met(member(NodeId(1), 0)));
+    let by = (state == Liveness::Suspect).then_some(NodeId(2));
+    let claim = Claim { node: NodeId(1), state, version: version(1, 5), suspected_by: by };
+    handle(&mut list, Instant(0), news(2, &[(claim, None)]));
+    // So that nothing is told but what must be.
+    list.broadcasts = Broadcasts::default();
+    let bytes = said(Liveness::Alive, 1, incarnation, &Body::Ping { sequence: 9 }, &[]);
+    let out = handle(&mut list, Instant(1), Input::Packet { from: NodeId(1), bytes });
+    let Some(Output::Packet { bytes, .. }) = out.first() else { panic!("{out:?}") };
+    let message = Message::decode(NodeId(0), bytes).unwrap();
+    assert_eq!(message.body, Body::Ack { sequence: 9 });
+    message.told.first().map(|told| told.claim)
+}
+
+#[test]
+fn a_member_is_told_first_what_it_must_hear_of_itself() {
+    let ours = GossipConfig::default();
+    let said = |told: Option<Claim>| told.map(|claim| (claim.state, claim.version.incarnation));
+    assert_eq!(said(told_first(&ours, Liveness::Alive, 5)), None);
+    // It speaks as in its earlier life.
+    assert_eq!(said(told_first(&ours, Liveness::Alive, 0)), Some((Liveness::Alive, 5)));
+    for state in [Liveness::Suspect, Liveness::Down, Liveness::Left] {
+        assert_eq!(said(told_first(&ours, state, 5)), Some((state, 5)));
+    }
+}
+
+#[test]
+fn without_the_buddy_system_a_suspect_is_not_told_first() {
+    let plain = GossipConfig::plain_swim();
+    assert_eq!(told_first(&plain, Liveness::Suspect, 5), None);
+    assert!(told_first(&plain, Liveness::Down, 5).is_some());
+}
+
+#[test]
+fn down_in_somebodys_list_is_a_reason_to_probe_and_no_verdict() {
+    let mut list = single();
+    (1..=9).for_each(|node| drop(handle(&mut list, Instant(0), Input::Met(member(NodeId(node), 0)))));
+    let down = (Claim::new(NodeId(7), Liveness::Down, version(7, 3)), None);
+    let bytes = said(Liveness::Alive, 2, 0, &Body::Claims, &[down]);
+    handle(&mut list, Instant(0), Input::Message { from: NodeId(2), bytes });
+    assert_eq!(list.liveness(NodeId(7)), Liveness::Alive);
+    list.timers.probe = Instant(1);
+    let is_ping = |output: &Output| matches!(output, Output::Packet { to: NodeId(7), bytes } if bytes[1] == 1);
+    assert!(handle(&mut list, Instant(1), Input::Tick).iter().any(is_ping));
+}
+
+#[test]
+fn whoever_was_believed_down_compares_its_list_at_once() {
+    let compares_within = |state| {
+        let mut list = single();
+        handle(&mut list, Instant(0), Input::Met(member(NodeId(1), 0)));
+        list.timers.compare = Instant(9_000_000);
+        let by = (state == Liveness::Suspect).then_some(NodeId(1));
+        let doubt = Claim { node: NodeId(0), state, version: version(0, 0), suspected_by: by };
+        handle(&mut list, Instant(0), news(1, &[(doubt, None)]));
+        let out = handle(&mut list, Instant(500_000), Input::Tick);
+        out.iter().any(|output| matches!(output, Output::Message { to: NodeId(1), bytes } if bytes[1] == 16))
+    };
+    assert!(compares_within(Liveness::Down));
+    assert!(!compares_within(Liveness::Suspect));
+}
+
 #[test]
 fn missing_nacks_make_a_node_doubt_itself_and_nacks_do_not() {
     let health_after = |is_deaf: bool| {
