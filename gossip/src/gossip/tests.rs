@@ -1,6 +1,7 @@
 //! Scenes between a few lists, most of them in a network without faults.
 
 mod any_input;
+mod exchanges;
 
 use std::time::Duration;
 
@@ -216,35 +217,6 @@ fn without_the_buddy_system_a_suspect_is_not_told_first() {
 }
 
 #[test]
-fn down_in_somebodys_list_is_a_reason_to_probe_and_no_verdict() {
-    let mut list = single();
-    (1..=9).for_each(|node| drop(handle(&mut list, Instant(0), Input::Met(member(NodeId(node), 0)))));
-    let down = (Claim::new(NodeId(7), Liveness::Down, version(7, 3)), None);
-    let bytes = said(Liveness::Alive, 2, 0, &Body::Claims, &[down]);
-    handle(&mut list, Instant(0), Input::Message { from: NodeId(2), bytes });
-    assert_eq!(list.liveness(NodeId(7)), Liveness::Alive);
-    list.timers.probe = Instant(1);
-    let is_ping = |output: &Output| matches!(output, Output::Packet { to: NodeId(7), bytes } if bytes[1] == 1);
-    assert!(handle(&mut list, Instant(1), Input::Tick).iter().any(is_ping));
-}
-
-#[test]
-fn whoever_was_believed_down_compares_its_list_at_once() {
-    let compares_within = |state| {
-        let mut list = single();
-        handle(&mut list, Instant(0), Input::Met(member(NodeId(1), 0)));
-        list.timers.compare = Instant(9_000_000);
-        let by = (state == Liveness::Suspect).then_some(NodeId(1));
-        let doubt = Claim { node: NodeId(0), state, version: version(0, 0), suspected_by: by };
-        handle(&mut list, Instant(0), news(1, &[(doubt, None)]));
-        let out = handle(&mut list, Instant(500_000), Input::Tick);
-        out.iter().any(|output| matches!(output, Output::Message { to: NodeId(1), bytes } if bytes[1] == 16))
-    };
-    assert!(compares_within(Liveness::Down));
-    assert!(!compares_within(Liveness::Suspect));
-}
-
-#[test]
 fn missing_nacks_make_a_node_doubt_itself_and_nacks_do_not() {
     let health_after = |is_deaf: bool| {
         let mut network = network(5);
@@ -344,29 +316,6 @@ fn a_member_comes_up_with_the_description_it_has_then() {
     assert_eq!(list.liveness(n1), Liveness::Down);
     told = handle(&mut list, Instant(2), news(2, &[(claim, Some(back))]));
     assert_eq!(told, [Output::Changed(n1), Output::Up(n1)]);
-}
-
-#[test]
-fn a_description_that_did_not_come_is_asked_for_again_when_lists_are_compared() {
-    let mut list = single();
-    let n1 = NodeId(1);
-    handle(&mut list, Instant(0), Input::Met(member(n1, 0)));
-    let summary = |list: &Gossip| list.roster.summary(&list.own.claim());
-    let new = DescriptionBytes::of(&Member { weight: 1, ..member(n1, 0) });
-    let claim = Claim::new(n1, Liveness::Alive, Version { incarnation: 1, boot_nonce: 0, digest: new.digest() });
-    let is_wanted = |out: &[Output]| matches!(out, [Output::Message { bytes, .. }, ..] if bytes[1] == 19);
-    assert!(is_wanted(&handle(&mut list, Instant(0), news(2, &[(claim, None)]))));
-    let lacking = summary(&list);
-    let claims = |from| Input::Message {
-        from: NodeId(from),
-        bytes: said(Liveness::Alive, from, 0, &Body::Claims, &[(claim, None)]),
-    };
-    assert!(!is_wanted(&handle(&mut list, Instant(400_000), claims(2))[1..]));
-    let out = handle(&mut list, Instant(600_000), claims(3));
-    assert!(is_wanted(&out[1..]), "{out:?}");
-    handle(&mut list, Instant(600_000), news(3, &[(claim, Some(new))]));
-    assert_eq!(list.member(n1).unwrap().weight, 1);
-    assert_ne!(summary(&list), lacking);
 }
 
 #[test]
