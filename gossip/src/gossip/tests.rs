@@ -430,6 +430,16 @@ fn packets_keep_to_their_size() {
 }
 
 #[test]
+fn news_is_urgent_as_often_as_swim_says() {
+    let limit = |others: u64| {
+        let mut list = single();
+        (1..=others).for_each(|node| drop(handle(&mut list, Instant(0), Input::Met(member(NodeId(node), 0)))));
+        list.retransmit_limit()
+    };
+    assert_eq!([4, 8, 9, 98, 99].map(limit), [4, 4, 8, 8, 12]);
+}
+
+#[test]
 fn one_seed_is_one_history() {
     let history = |seed| {
         let config = GossipConfig::default();
