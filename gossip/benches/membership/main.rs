@@ -28,13 +28,13 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_values_t = [5, 16, 50, 128, 256])]
     members: Vec<usize>,
     /// Repetitions of what is averaged.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 60)]
     repeats: u64,
     /// Members in the experiment with blocked members.
     #[arg(long, default_value_t = 128)]
     anomaly_members: usize,
     /// Only each so many-th cell of the 48 in that experiment; 1 takes half an hour.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 17)]
     every_cell: usize,
     /// Only these parts.
     #[arg(long, value_delimiter = ',')]
