@@ -11,10 +11,13 @@ mod cells;
 mod clients;
 mod config;
 mod custody;
+mod exchange;
+mod leases;
 mod lookups;
-mod members;
+mod membership;
 mod peers;
 mod report;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,19 +25,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_gossip::Membership;
+use shoal_gossip::{Gossip, GossipConfig, Input as GossipInput};
 use shoal_protocol::client::{ClientCall, ClientResponse};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
+use shoal_protocol::member::Member;
 use shoal_protocol::object::DigestKey;
 use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
+use self::exchange::SystemCalls;
+use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
-use self::members::SystemCalls;
+use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Ring;
@@ -48,6 +54,15 @@ pub struct ConnectionId(pub u64);
 /// Names a connection on which another node asks us, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
+
+/// What members of a cluster gossip with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parcel {
+    /// A datagram. It may be lost, and is never waited for.
+    Packet(Bytes),
+    /// Something longer, on a stream. It may be lost, too.
+    Message(Bytes),
+}
 
 /// What happens to a node.
 #[derive(Debug)]
@@ -80,6 +95,22 @@ pub enum Input {
         /// Which.
         node: NodeId,
     },
+    /// A member gossips.
+    Gossip {
+        /// Who, as its certificate says.
+        from: NodeId,
+        /// What came.
+        parcel: Parcel,
+    },
+    /// Datagrams to a member may be so long from now on.
+    PacketSize {
+        /// Which member.
+        to: NodeId,
+        /// Bytes.
+        bytes: usize,
+    },
+    /// This node is about to stop: the others are to know at once. `Node::has_left` says when they do.
+    Leave,
     /// This node answered at a configured seed address; it may be ourselves.
     SeedFound {
         /// The address as configured.
@@ -153,6 +184,18 @@ pub enum Effect {
         /// The answer.
         response: PeerResponse,
     },
+    /// Gossip with a member, if it can be reached.
+    Gossip {
+        /// Which.
+        to: NodeId,
+        /// What to send.
+        parcel: Parcel,
+    },
+    /// A member is new or says something new of itself: keep a link to it, where it is now.
+    Learn {
+        /// What it says.
+        member: Member,
+    },
     /// Work for a storage engine.
     Store {
         /// Whose store.
@@ -192,6 +235,9 @@ pub enum StoredError {
     /// The system state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What it has seen of others' leases.
+    #[error(transparent)]
+    Leases(#[from] LeasesError),
     /// How often it refilled partitions.
     #[error(transparent)]
     Refills(#[from] RefillsError),
@@ -202,7 +248,9 @@ pub enum StoredError {
 pub struct Node {
     config: NodeConfig,
     rng: ChaCha8Rng,
-    membership: Membership,
+    gossip: Gossip,
+    leases: Leases,
+    views: Views,
     system: System,
     system_calls: SystemCalls,
     lookups: Lookups,
@@ -210,8 +258,16 @@ pub struct Node {
     failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
+    /// Nodes to which a connection is open.
+    linked: BTreeSet<NodeId>,
     /// Nodes that can be asked; this one while any of its cells serves.
     alive: BTreeSet<NodeId>,
+    /// Nodes that are suspected to be down.
+    suspects: BTreeSet<NodeId>,
+    /// Whether another process runs under this node's id.
+    has_double: bool,
+    /// Whether the others know that this node leaves.
+    has_left: bool,
     coordinator: Coordinator<ClientTag>,
     cells: Cells,
     /// The holders that are catching up, as the durable system state has it.
@@ -246,6 +302,7 @@ impl Node {
         let stored = home.blobs.get(SYSTEM_BLOB).cloned();
         let system = System::open(system_config(&config, home.leases.incarnation, &mut rng), stored.as_deref())?;
         let refills = home.blobs.get(REFILLS_BLOB).cloned();
+        let leases = Leases::open(home.blobs.get(LEASES_BLOB).map(AsRef::as_ref))?;
         let damaged: Vec<_> = recovered.iter().map(|recovered| recovered.damaged_records).collect();
         let budget = config.limits.storage.shared_by(u8::try_from(recovered.len()).unwrap_or(u8::MAX));
         let open = |(cell, recovered)| {
@@ -255,14 +312,23 @@ impl Node {
             store
         };
         let stores = (0..).map(CellId).zip(recovered).map(open).collect();
+        let mut gossip_seed = [0; 32];
+        rng.fill_bytes(&mut gossip_seed);
+        let own = config.member(Vec::new(), Vec::new());
         let mut node = Self {
+            gossip: Gossip::new(GossipConfig::default(), own, gossip_seed, now.instant),
+            leases,
+            views: Views::default(),
+            linked: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            has_double: false,
+            has_left: false,
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
             replaced: BTreeMap::new(),
             renewing: BTreeMap::new(),
             rng,
-            membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
             lookups: Lookups::default(),
@@ -271,9 +337,10 @@ impl Node {
             config,
         };
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
-            node.begin_incarnation(cell, damaged_records, out);
+            node.found_damaged(cell, damaged_records, out);
         }
-        node.system_changed(out);
+        node.system_changed(now, out);
+        node.describe(now, out);
         node.tell_system(now, SystemInput::Tick, out);
         Ok(node)
     }
@@ -289,6 +356,9 @@ impl Node {
                 let work = effects.into_iter().map(|(cell, effect)| Work::Replica(cell, effect));
                 self.route(now, work.collect(), out);
                 self.advance_lookups(now, out);
+                self.advance_views(now, out);
+                self.confirm_leases_again(now, out);
+                self.gossip(now, GossipInput::Tick, out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
@@ -296,9 +366,18 @@ impl Node {
             Input::ClientGone { connection } => {
                 self.coordinator.forget(|tag| tag.connection == connection);
                 self.lookups.forget(|tag| tag.connection == connection);
+                self.views.forget(|tag| tag.connection == connection);
             }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
+            Input::Gossip { from, parcel: Parcel::Packet(bytes) } => {
+                self.gossip(now, GossipInput::Packet { from, bytes }, out);
+            }
+            Input::Gossip { from, parcel: Parcel::Message(bytes) } => {
+                self.gossip(now, GossipInput::Message { from, bytes }, out);
+            }
+            Input::PacketSize { to, bytes } => self.gossip(now, GossipInput::PacketSize { to, bytes }, out),
+            Input::Leave => self.gossip(now, GossipInput::Leave, out),
             Input::SeedFound { seed, node } => {
                 self.failed_seeds.remove(&seed);
                 self.tell_system(now, SystemInput::SeedFound { seed, node }, out);
@@ -320,7 +399,14 @@ impl Node {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
-        rooms.into_iter().chain([self.membership.next_deadline(), self.lookups.next_deadline()]).flatten().min()
+        let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
+        rooms.into_iter().chain(own).chain([self.gossip.next_deadline()]).flatten().min()
+    }
+
+    /// Whether the others know that this node leaves, after `Input::Leave`.
+    #[must_use]
+    pub const fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Runs the coordinator with a view of everything around it, then routes what it wants.
@@ -347,6 +433,7 @@ impl Node {
             me: self.config.node,
             ring,
             alive: &self.alive,
+            suspects: &self.suspects,
             replaced: &self.replaced,
             keyspaces: self.system.keyspaces(),
             context_keys: &keys.contexts,
@@ -399,7 +486,10 @@ impl Node {
             }
             ReplicaEffect::Leased => self.leased(now, cell, out),
             ReplicaEffect::Store(effect) => out.push(Effect::Store { cell, effect }),
-            ReplicaEffect::Persisted(ticket) => self.system_persisted(now, ticket, out),
+            ReplicaEffect::Persisted(ticket) => {
+                self.system_persisted(now, ticket, out);
+                self.leases_persisted(ticket, out);
+            }
             ReplicaEffect::Failed(failure) => {
                 let store = self.place(cell);
                 tracing::error!(%store, %failure, "storage failed; nothing of it is acknowledged until it is reopened");
@@ -416,9 +506,10 @@ impl Node {
                 self.alive.insert(self.config.node);
                 if cell.is_home() {
                     self.persist_again(out);
+                    self.write_leases_again(out);
                 }
                 if damaged_records > 0 {
-                    self.begin_incarnation(cell, damaged_records, out);
+                    self.found_damaged(cell, damaged_records, out);
                 } else {
                     self.renew_again(cell, out);
                 }

@@ -375,6 +375,14 @@ pub struct MemberStatus {
     pub catching_up: bool,
 }
 
+impl MemberStatus {
+    /// Whether the answering node would ask it now.
+    #[must_use]
+    pub const fn is_reachable(&self) -> bool {
+        self.linked && matches!(self.liveness, Liveness::Alive | Liveness::Suspect)
+    }
+}
+
 /// The members as one of them sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberView {

@@ -132,7 +132,7 @@ mod tests {
             ("address list", |member| member.advertise_peer = vec!["a:1".into(); 17]),
             ("address", |member| member.advertise_client = vec!["a".repeat(262)]),
             ("store list", |member| member.stores = vec![member.stores[0]; 17]),
-            ("layout list", |member| member.layouts = vec![LayoutId([0; 32]); 9]),
+            ("layout list", |member| member.layouts = vec![LayoutId(0); 9]),
         ];
         for (what, make) in over {
             let mut one = member();

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits};
+use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits, Parcel as GossipParcel};
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_protocol::address::Place;
@@ -74,6 +74,7 @@ enum Event {
     Tick { node: usize, boot: u32 },
     Pulse { pair: Pair },
     Peer(Box<Parcel>),
+    Gossip { from: usize, to: usize, parcel: GossipParcel },
     Client(Box<Letter>),
     Gone { node: usize, boot: u32, client: usize, session: SessionGrant },
     Storage { node: usize, boot: u32, cell: CellId, step: StorageStep },
@@ -306,6 +307,9 @@ impl World {
             }
             Event::Pulse { pair } => self.pulse(pair),
             Event::Peer(parcel) => self.deliver(*parcel),
+            Event::Gossip { from, to, parcel } => {
+                self.feed(to, Input::Gossip { from: self.hosts[from].config.node, parcel });
+            }
             Event::Client(letter) => self.deliver_letter(*letter),
             Event::Gone { node, boot, client, session } => self.hang_up(node, boot, (client, session)),
             Event::Storage { node, boot, cell, step } => {
@@ -336,6 +340,9 @@ impl World {
                 }
                 Effect::Call { to, request, call } => self.send_call(node, to, (request, call)),
                 Effect::AnswerPeer { link, request, response } => self.send_answer(node, (link, request), response),
+                Effect::Gossip { to, parcel } => self.send_gossip(node, to, parcel),
+                // Everybody dials everybody here.
+                Effect::Learn { .. } => {}
                 Effect::Store { cell, effect } => self.store(node, cell, effect),
             }
         }

@@ -23,7 +23,8 @@ use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::frame::{Frame, FrameKind, FrameReader, PEER_FRAME_BYTES_MAX, write_frame};
 use shoal_protocol::id::{Actor, ClusterId, NodeId, RequestId, ViewId};
-use shoal_protocol::peer::{PeerHello, PeerMember};
+use shoal_protocol::member::{Member, StoreLease};
+use shoal_protocol::peer::PeerHello;
 
 pub(super) fn secret(byte: u8) -> ClusterSecret {
     ClusterSecret::new([byte; 32])
@@ -236,7 +237,7 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
     PeerHello {
         versions: PROTOCOL_VERSIONS,
         cluster,
-        member: PeerMember {
+        member: Member {
             node,
             name: "b".to_owned(),
             zone: "zone".to_owned(),
@@ -244,12 +245,11 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
             advertise_peer: Vec::new(),
             advertise_client: Vec::new(),
             version: "test".to_owned(),
-            incarnation: Actor::incarnation(1),
-            lease_end: 0,
+            stores: vec![StoreLease { incarnation: Actor::incarnation(1), lease_end: 0 }],
             boot_nonce: 1,
+            layouts: Vec::new(),
         },
         view: ViewId(0),
-        others: Vec::new(),
     }
 }
 

@@ -146,7 +146,7 @@ async fn weights_reach_the_first_layout() {
     let b = Server::start(b_data.clone()).await.unwrap();
     for server in [&a, &b] {
         assert!(server.serves().await);
-        let status = status_when(server, |status| status.members.iter().all(|member| member.alive)).await;
+        let status = status_when(server, |status| status.members.iter().all(|member| member.is_reachable())).await;
         let weights: Vec<_> =
             status.members.iter().map(|member| (&*member.endpoint.name, member.endpoint.weight)).collect();
         assert!(weights.contains(&("a", 30)) && weights.contains(&("b", 70)), "{weights:?}");

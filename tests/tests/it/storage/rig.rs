@@ -90,6 +90,10 @@ impl Rig {
 
     pub(super) fn take_in(&mut self, done: StoreDone) {
         self.store.handle(done, &mut self.out, &mut self.events);
+        // Nobody else has this store.
+        if let Some(lease) = self.store.lease_to_confirm() {
+            self.store.confirm_lease(lease);
+        }
     }
 
     /// Performs until nothing is asked any more.
