@@ -234,6 +234,19 @@ fn a_stale_replica_is_repaired_after_the_answer() {
 }
 
 #[test]
+fn a_suspect_is_not_read_from_while_another_can_be() {
+    for (suspect, other) in [(2, 3), (3, 2)] {
+        let mut scene = Scene::new();
+        scene.suspects.insert(NodeId(suspect));
+        scene.start(get(None));
+        let fresh = scene.state(&put(1));
+        scene.answer(1, fresh);
+        let asked = |node| scene.asks.iter().any(|(_, asked)| *asked == NodeId(node));
+        assert!(asked(other) && !asked(suspect), "{:?}", scene.asks);
+    }
+}
+
+#[test]
 fn a_slow_replica_is_hedged_and_its_late_answer_is_repaired_too() {
     let mut scene = Scene::new();
     scene.start(get(None));

@@ -300,3 +300,54 @@ const VERSION: u8 = 1;
 const SEEN_COUNT_MAX: usize = 65_536;
 /// A confirmation is one round trip and one sync.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(incarnation: u64, lease_end: u64) -> StoreLease {
+        StoreLease { incarnation: Actor(incarnation), lease_end }
+    }
+
+    fn seen(leases: &Leases, incarnation: u64) -> LeaseSeen {
+        leases.seen[&Actor(incarnation)]
+    }
+
+    #[test]
+    fn the_furthest_lease_is_kept_and_of_equals_the_first() {
+        let mut leases = Leases::default();
+        leases.note(&[lease(1, 100), lease(2, 50)], 7).unwrap();
+        assert!(std::mem::take(&mut leases.is_behind));
+        leases.note(&[lease(1, 100), lease(2, 40)], 8).unwrap();
+        assert!(!leases.is_behind, "nothing new");
+        assert_eq!(seen(&leases, 1), LeaseSeen { store: lease(1, 100), boot_nonce: 7 });
+        assert_eq!(seen(&leases, 2), LeaseSeen { store: lease(2, 50), boot_nonce: 7 });
+        leases.note(&[lease(1, 200)], 8).unwrap();
+        assert_eq!(seen(&leases, 1), LeaseSeen { store: lease(1, 200), boot_nonce: 8 });
+        assert!(leases.is_behind);
+    }
+
+    #[test]
+    fn what_was_seen_survives_its_blob_and_a_damaged_one_is_refused() {
+        let mut leases = Leases::default();
+        leases.note(&[lease(9, 100), lease(2, 50)], 7).unwrap();
+        let bytes = leases.bytes();
+        let again = Leases::open(Some(&bytes)).unwrap();
+        assert_eq!(again.seen, leases.seen);
+        assert!(Leases::open(None).unwrap().seen.is_empty());
+        for damaged in [&[][..], &[9], &bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
+            Leases::open(Some(damaged)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn more_stores_than_the_limit_are_not_noted() {
+        let mut leases = Leases::default();
+        for n in 0..SEEN_COUNT_MAX as u64 {
+            leases.note(&[lease(n, 1)], 7).unwrap();
+        }
+        assert!(leases.note(&[lease(u64::MAX, 1)], 7).is_none());
+        // Those that are kept in mind go on.
+        leases.note(&[lease(5, 2)], 7).unwrap();
+    }
+}
