@@ -1,6 +1,6 @@
 //! Every parameter of the protocol, and the parts of Lifeguard one by one.
 //!
-//! Sources: DESIGN §8; memberlist's `DefaultLANConfig` where the papers leave a number open.
+//! Sources: DESIGN §8; SWIM §4; Lifeguard §IV; memberlist's `DefaultLANConfig` where the papers leave a number open.
 
 use std::time::Duration;
 
@@ -11,22 +11,40 @@ pub struct GossipConfig {
     pub probe_period: Duration,
     /// An ack is expected within this; then others are asked to probe, until the period ends. Below the period.
     pub probe_timeout: Duration,
-    /// How many others are asked to probe a member that did not answer.
+    /// How many others are asked to probe a member that did not answer (SWIM's k).
     pub indirect_count: usize,
-    /// An update is sent `retransmit * ceil(log10(members + 1))` times.
+    /// An update is sent `retransmit * ceil(log10(members + 1))` times (SWIM's lambda).
     pub retransmit: u32,
-    /// Shortest suspicion: `alpha * max(1, log10(members))` periods.
-    pub suspicion_alpha: f64,
-    /// Longest suspicion, in shortest ones.
-    pub suspicion_beta: f64,
-    /// So many others must confirm a suspicion until it is as short as it gets.
-    pub confirmations: u32,
-    /// Full states are exchanged with a random alive member so often; more rarely above 32 members.
+    /// How long a suspect may refute.
+    pub suspicion: SuspicionConfig,
+    /// Packets of their own for news; without them news travels only on probes.
+    pub ticks: Option<GossipTicks>,
+    /// States are compared with a random alive member so often; more rarely above 32 members.
     pub push_pull_period: Duration,
-    /// Full states are offered to a random member that is down after this, less or more by half.
+    /// States are compared with a random member that is down after this, less or more by half.
     pub down_retry_period: Duration,
     /// What SWIM is extended by.
     pub lifeguard: Lifeguard,
+}
+
+/// How long a suspect may refute before it is down.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SuspicionConfig {
+    /// The shortest: `alpha * max(1, log10(members))` periods.
+    pub alpha: f64,
+    /// The longest, in shortest ones.
+    pub beta: f64,
+    /// So many others must confirm a suspicion until it is as short as it gets (K).
+    pub confirmations: usize,
+}
+
+/// While there is news, it is sent to `fanout` random members every `period`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GossipTicks {
+    /// Time between two rounds.
+    pub period: Duration,
+    /// Members told per round.
+    pub fanout: usize,
 }
 
 /// The parts of Lifeguard, each of which can be left out for comparison.
@@ -56,9 +74,8 @@ impl Default for GossipConfig {
             probe_timeout: Duration::from_millis(500),
             indirect_count: 3,
             retransmit: 4,
-            suspicion_alpha: 4.0,
-            suspicion_beta: 6.0,
-            confirmations: 3,
+            suspicion: SuspicionConfig { alpha: 4.0, beta: 6.0, confirmations: 3 },
+            ticks: Some(GossipTicks { period: Duration::from_millis(200), fanout: 3 }),
             push_pull_period: Duration::from_secs(30),
             down_retry_period: Duration::from_secs(30),
             lifeguard: Lifeguard::ON,

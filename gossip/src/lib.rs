@@ -6,9 +6,25 @@
 //! Invariants: a member is forgotten only when the node says that it was removed; liveness is this node's own belief and
 //! never changes a layout (DESIGN §5); gossip carries data of other rooms and never reads it.
 
+mod broadcasts;
+mod claim;
 mod config;
 mod gossip;
+mod health;
+mod input;
+mod member;
+mod message;
+mod output;
+mod own;
+mod probe;
+mod random;
+mod roster;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
+mod suspicion;
 
-pub use config::{GossipConfig, Lifeguard};
-pub use gossip::{Gossip, Input, Output};
-pub use shoal_protocol::member::{Liveness, Member, StoreLease};
+pub use config::{GossipConfig, GossipTicks, Lifeguard, SuspicionConfig};
+pub use gossip::{Dropped, Gossip};
+pub use input::Input;
+pub use member::{Liveness, Member, StoreLease};
+pub use output::Output;

@@ -11,7 +11,9 @@ mod cells;
 mod clients;
 mod config;
 mod custody;
+mod effect;
 mod exchange;
+mod input;
 mod leases;
 mod lookups;
 mod membership;
@@ -26,184 +28,25 @@ use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use shoal_gossip::{Gossip, GossipConfig, Input as GossipInput};
-use shoal_protocol::client::{ClientCall, ClientResponse};
-use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
-use shoal_protocol::member::Member;
 use shoal_protocol::object::DigestKey;
-use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
+use shoal_protocol::peer::{Custody, PeerCall, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
+pub use self::effect::Effect;
 use self::exchange::SystemCalls;
+pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Ring;
-use crate::storage::{CellId, Recovered, Store, StoreDone, StoreEffect};
+use crate::storage::{CellId, Recovered, Store};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
-
-/// Names a client's connection in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// Names a connection on which another node asks us, in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// What members of a cluster gossip with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parcel {
-    /// A datagram. It may be lost, and is never waited for.
-    Packet(Bytes),
-    /// Something longer, on a stream. It may be lost, too.
-    Message(Bytes),
-}
-
-/// What happens to a node.
-#[derive(Debug)]
-pub enum Input {
-    /// Time has passed `next_deadline`.
-    Tick,
-    /// A client asks.
-    ClientCall {
-        /// On which connection.
-        connection: ConnectionId,
-        /// The client's name for the request.
-        request: RequestId,
-        /// The connection's session.
-        session: Actor,
-        /// What it asks.
-        call: ClientCall,
-    },
-    /// A client's connection ended; nobody waits for its answers.
-    ClientGone {
-        /// Which.
-        connection: ConnectionId,
-    },
-    /// Calls can be sent to this peer from now on.
-    PeerUp {
-        /// What it said of itself.
-        hello: PeerHello,
-    },
-    /// Calls cannot be sent any more; those without an answer will get none.
-    PeerDown {
-        /// Which.
-        node: NodeId,
-    },
-    /// A member gossips.
-    Gossip {
-        /// Who, as its certificate says.
-        from: NodeId,
-        /// What came.
-        parcel: Parcel,
-    },
-    /// Datagrams to a member may be so long from now on.
-    PacketSize {
-        /// Which member.
-        to: NodeId,
-        /// Bytes.
-        bytes: usize,
-    },
-    /// This node is about to stop: the others are to know at once. `Node::has_left` says when they do.
-    Leave,
-    /// This node answered at a configured seed address; it may be ourselves.
-    SeedFound {
-        /// The address as configured.
-        seed: String,
-        /// Who answered.
-        node: NodeId,
-    },
-    /// Nobody of this cluster answers at a configured seed address, so far.
-    SeedFailed {
-        /// The address as configured.
-        seed: String,
-        /// Why.
-        reason: String,
-    },
-    /// Another node asks.
-    PeerCall {
-        /// On which connection.
-        link: LinkId,
-        /// Who, as its certificate says.
-        from: NodeId,
-        /// Its name for the request.
-        request: RequestId,
-        /// What it asks.
-        call: PeerCall,
-    },
-    /// Another node answers.
-    PeerAnswer {
-        /// Who.
-        from: NodeId,
-        /// Our name for the request.
-        request: RequestId,
-        /// The answer.
-        response: PeerResponse,
-    },
-    /// A storage effect is done, or storage failed.
-    Stored {
-        /// Whose store.
-        cell: CellId,
-        /// What is done.
-        done: StoreDone,
-    },
-}
-
-/// What the host is to do.
-#[derive(Debug)]
-pub enum Effect {
-    /// Answer a client.
-    AnswerClient {
-        /// On which connection.
-        connection: ConnectionId,
-        /// The client's name for the request.
-        request: RequestId,
-        /// The verdict.
-        result: Result<ClientResponse, RequestError>,
-    },
-    /// Ask another node.
-    Call {
-        /// Which.
-        to: NodeId,
-        /// Our name for the request.
-        request: RequestId,
-        /// What to ask.
-        call: PeerCall,
-    },
-    /// Answer another node.
-    AnswerPeer {
-        /// On which connection.
-        link: LinkId,
-        /// Its name for the request.
-        request: RequestId,
-        /// The answer.
-        response: PeerResponse,
-    },
-    /// Gossip with a member, if it can be reached.
-    Gossip {
-        /// Which.
-        to: NodeId,
-        /// What to send.
-        parcel: Parcel,
-    },
-    /// A member is new or says something new of itself: keep a link to it, where it is now.
-    Learn {
-        /// What it says.
-        member: Member,
-    },
-    /// Work for a storage engine.
-    Store {
-        /// Whose store.
-        cell: CellId,
-        /// The work.
-        effect: StoreEffect,
-    },
-}
 
 /// A client's request, as the coordinator knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

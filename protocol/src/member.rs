@@ -1,8 +1,8 @@
 //! What a member of a cluster says of itself, and what others believe of it.
 //!
-//! Shape: one description per node, sent in every hello between nodes and spread by gossip. Limits: names of 128 bytes, 16
-//! addresses of 261 bytes each, 16 stores, 8 layouts; `Member::check` enforces them where a description comes in. Source: DESIGN §4
-//! (Actors), §8.
+//! Shape: one description per node, sent in every hello between nodes and spread by gossip. Limits: texts of 64 bytes, twice 16
+//! addresses of 261 bytes each, 16 stores, 8 layouts; what a node says of itself is cut to them before anybody hears it.
+//! Source: DESIGN §4 (Actors), §8.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,16 +55,15 @@ pub enum Liveness {
     Left,
 }
 
-/// A description over a limit. It is not believed; nothing of it is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a member's {what} is {actual} long; the limit is {max}")]
-pub struct MemberLimit {
-    /// Which part.
-    pub what: &'static str,
-    /// Bytes, or how many.
-    pub actual: usize,
-    /// The limit.
-    pub max: usize,
+impl Liveness {
+    /// Whether it is alive for all that is known: alive or suspect.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        match self {
+            Self::Alive | Self::Suspect => true,
+            Self::Down | Self::Left => false,
+        }
+    }
 }
 
 impl Member {
@@ -74,27 +73,29 @@ impl Member {
         self.stores.first().map(|store| store.incarnation)
     }
 
-    /// Whether it is within the limits.
-    ///
-    /// # Errors
-    /// The first part that is not.
-    pub fn check(&self) -> Result<(), MemberLimit> {
-        let at_most = |what, actual, max| if actual <= max { Ok(()) } else { Err(MemberLimit { what, actual, max }) };
-        at_most("name", self.name.len(), NAME_BYTES_MAX)?;
-        at_most("zone", self.zone.len(), NAME_BYTES_MAX)?;
-        at_most("version", self.version.len(), NAME_BYTES_MAX)?;
-        for addresses in [&self.advertise_peer, &self.advertise_client] {
-            at_most("address list", addresses.len(), ADDRESSES_COUNT_MAX)?;
-            let longest = addresses.iter().map(String::len).max().unwrap_or(0);
-            at_most("address", longest, ADDRESS_BYTES_MAX)?;
+    /// The member within its limits: texts and lists that are longer are cut off, and control characters left out.
+    #[must_use]
+    pub fn within_limits(mut self) -> Self {
+        for text in [&mut self.name, &mut self.zone, &mut self.version] {
+            cut(text, TEXT_BYTES_MAX);
         }
-        at_most("store list", self.stores.len(), STORES_COUNT_MAX)?;
-        at_most("layout list", self.layouts.len(), LAYOUTS_COUNT_MAX)
+        for addresses in [&mut self.advertise_peer, &mut self.advertise_client] {
+            addresses.truncate(ADDRESSES_COUNT_MAX);
+            addresses.iter_mut().for_each(|address| cut(address, ADDRESS_BYTES_MAX));
+        }
+        self.stores.truncate(STORES_COUNT_MAX);
+        self.layouts.truncate(LAYOUTS_COUNT_MAX);
+        self
     }
 }
 
+fn cut(text: &mut String, bytes_max: usize) {
+    text.retain(|c| !c.is_control());
+    text.truncate(text.floor_char_boundary(bytes_max));
+}
+
 /// Longest name, zone or version, bytes.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const TEXT_BYTES_MAX: usize = 64;
 /// Addresses per list.
 pub const ADDRESSES_COUNT_MAX: usize = 16;
 /// Longest `host:port`, bytes: a DNS name and a port.
@@ -124,20 +125,17 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_is_checked() {
-        assert_eq!(member().check(), Ok(()));
-        let over: [(&str, fn(&mut Member)); 6] = [
-            ("name", |member| member.name = "n".repeat(129)),
-            ("zone", |member| member.zone = "z".repeat(129)),
-            ("address list", |member| member.advertise_peer = vec!["a:1".into(); 17]),
-            ("address", |member| member.advertise_client = vec!["a".repeat(262)]),
-            ("store list", |member| member.stores = vec![member.stores[0]; 17]),
-            ("layout list", |member| member.layouts = vec![LayoutId(0); 9]),
-        ];
-        for (what, make) in over {
-            let mut one = member();
-            make(&mut one);
-            assert_eq!(one.check().map_err(|limit| limit.what), Err(what));
-        }
+    fn what_is_too_long_is_cut_at_a_character() {
+        let mut long = member();
+        long.name = format!("{}é", "a".repeat(63));
+        long.zone = "a\nb".into();
+        long.advertise_peer = vec!["x".repeat(400); 20];
+        long.layouts = vec![LayoutId(1); 20];
+        long.stores = vec![long.stores[0]; 20];
+        let cut = long.within_limits();
+        assert_eq!((cut.name.len(), cut.zone.as_str()), (63, "ab"));
+        assert_eq!((cut.advertise_peer.len(), cut.advertise_peer[0].len()), (16, 261));
+        assert_eq!((cut.layouts.len(), cut.stores.len()), (8, 16));
+        assert_eq!(member().within_limits(), member());
     }
 }

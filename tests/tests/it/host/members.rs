@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use shoal_client::{Class, Client, Conflict, KeyspaceLayout, KeyspaceSpec, MemberView, QuorumMode};
+use shoal_client::{Class, Client, Conflict, KeyspaceLayout, KeyspaceSpec, Liveness, MemberView, QuorumMode};
 use shoal_node::host::config::ServerConfig;
 use shoal_node::host::secret::ClusterSecrets;
 use shoal_node::host::{Facts, RunningServer, Server};
 use shoal_node::testing::Cluster;
+use shoal_protocol::client::Status;
 use shoal_protocol::id::NodeId;
 
 use super::caller::{config, secret};
@@ -43,9 +44,9 @@ async fn who_stops_in_good_order_is_known_to_have_left_and_comes_back() {
     let left = cluster.node(1);
     cluster.stop(1).await.unwrap();
     let other = cluster.running(0).unwrap();
-    let is_gone = |status: &shoal_protocol::client::Status| {
+    let is_gone = |status: &Status| {
         let member = status.members.iter().find(|member| member.endpoint.node == left).unwrap();
-        member.liveness == shoal_protocol::member::Liveness::Left
+        member.liveness == Liveness::Left
     };
     status_when(other, is_gone).await;
     cluster.restart(1).await.unwrap();
@@ -133,13 +134,12 @@ async fn a_restored_data_directory_is_found_out_and_goes_on_as_another_incarnati
     copy(backup.path(), &data);
 
     let b = two.start_b().await;
-    let status = status_when(b, |status| status.members[0].catching_up).await;
-    assert_ne!(status.incarnation, before);
+    let is_found_out = |status: &Status| status.members[0].catching_up && status.incarnation != before;
+    let status = status_when(b, is_found_out).await;
     // And the other end knows.
     let node = status.node;
-    let knows = |status: &shoal_protocol::client::Status| {
-        status.members.iter().any(|member| member.endpoint.node == node && member.catching_up)
-    };
+    let knows =
+        |status: &Status| status.members.iter().any(|member| member.endpoint.node == node && member.catching_up);
     status_when(&two.a, knows).await;
 }
 
