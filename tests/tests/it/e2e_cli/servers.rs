@@ -87,6 +87,14 @@ impl Servers {
         self.until(&format!("{} is {state}", name(index)), is_so);
     }
 
+    /// Waits until all others know where one is now, and can ask it there.
+    pub(super) fn until_all_find(&self, index: usize) {
+        let address = serde_json::json!([self.address(index)]);
+        self.until(&format!("{} is found", name(index)), |_, seen| {
+            seen["name"] != name(index) || (seen["addresses"] == address && seen["linked"] == true)
+        });
+    }
+
     /// Waits until `is_so` of what each running node says of each member. A condition that never comes is ended by the test
     /// runner, which prints what was seen last.
     fn until(&self, what: &str, is_so: impl Fn(&str, &Value) -> bool) {
