@@ -246,6 +246,12 @@ impl Node {
         rooms.into_iter().chain(own).chain([self.gossip.next_deadline()]).flatten().min()
     }
 
+    /// The incarnation of its home store, as far as it is durable.
+    #[must_use]
+    pub fn incarnation(&self) -> Actor {
+        self.cells.home().store().leases().incarnation
+    }
+
     /// Whether the others know that this node leaves, after `Input::Leave`.
     #[must_use]
     pub const fn has_left(&self) -> bool {

@@ -4,6 +4,7 @@
 //! directory, a log that lost acknowledged writes) it is *catching up*: it stores and acknowledges, once it exchanged views
 //! with enough other holders of the partition, and refuses to read, mint or scan: it never calls absent what it has lost.
 //! It stays so until the repair room pulls what is missing. Source: DESIGN §4 (Actors, Binding), §5 (Views, Catching up).
+//! Nothing at all is served by a process whose leases nobody confirmed yet: its directory may be an older copy.
 //! Invariant: an ack says what is known when it leaves, so whoever was taught in between of a replaced holder says so.
 
 use std::collections::BTreeSet;
@@ -36,7 +37,7 @@ impl Node {
             | PeerRequest::ConfirmLeases { .. }
             | PeerRequest::Members => self.is_synced(),
         };
-        if may_be_served { Ok(()) } else { Err(Refusal::NotSynced) }
+        if may_be_served && self.leases.is_proven() { Ok(()) } else { Err(Refusal::NotSynced) }
     }
 
     /// Whether this store and N - W + 1 other holders know each other's views: any holder that was replaced since, or that

@@ -32,6 +32,8 @@ pub(super) struct Leases {
     /// Who waits for what to be durable: by this write, or by the next.
     waiting: Vec<(Asker, Written)>,
     question: Option<Question>,
+    /// Whether the leases of this process were confirmed once: its data directory is no older copy.
+    is_proven: bool,
 }
 
 /// Who asked, about which stores.
@@ -110,6 +112,12 @@ impl Leases {
 
     fn seen(&self, stores: &[Actor]) -> PeerResponse {
         PeerResponse::Leases { seen: stores.iter().filter_map(|store| self.seen.get(store)).copied().collect() }
+    }
+
+    /// Whether nobody has seen the stores of this process further on than they are: else data may be missing from them that was
+    /// acknowledged under their incarnations.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.is_proven
     }
 
     /// A member will not answer.
@@ -284,6 +292,7 @@ impl Node {
             return;
         }
         question.is_answered = true;
+        self.leases.is_proven = true;
         for (cell, store) in question.stores.clone() {
             let mut effects = Vec::new();
             self.cells.get_mut(cell).lease_confirmed(now, store, &mut effects);

@@ -95,7 +95,13 @@ impl Node {
             let count = self.cells.count();
             return Err(format!("storage failed and is being reopened ({} of {count} stores)", failed.len()));
         }
-        if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
+        if self.ring.is_none() {
+            return Err(self.standing());
+        }
+        if !self.leases.is_proven() {
+            return Err("a majority of the members must confirm that they have seen no later state of its data".into());
+        }
+        Ok(())
     }
 
     /// What forming the cluster waits for.

@@ -21,7 +21,7 @@ use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_protocol::address::Place;
 use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{ClusterId, LayoutId, NodeId, RequestId};
+use shoal_protocol::id::{Actor, ClusterId, LayoutId, NodeId, RequestId};
 use shoal_protocol::object::Object;
 use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::{Instant, Now};
@@ -66,6 +66,10 @@ pub struct World {
     calm: bool,
     /// The node that lost its disk, if one did.
     wiped: Option<usize>,
+    /// The disk of the machine that is to lose it, as it was before the machine's last start, and whose store it was.
+    older: Option<(SimDisk, Actor)>,
+    /// Whose store was last put back in an older state.
+    restored: Option<Actor>,
 }
 
 /// What happens next.
@@ -176,6 +180,8 @@ impl World {
             shadows: BTreeMap::new(),
             calm: false,
             wiped: None,
+            older: None,
+            restored: None,
         };
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
@@ -253,10 +259,15 @@ impl World {
         self.hosts[node].process.as_ref().map(|process| process.node.status())
     }
 
-    /// The node that lost its disk, if one did.
+    /// The node that lost its disk, if one did. A restored one that goes on as it was has lost nothing that anybody was told of:
+    /// else it had been found out.
     #[must_use]
     pub fn wiped(&self) -> Option<usize> {
-        self.wiped
+        let goes_on = |node: &usize| {
+            let now = self.hosts[*node].process.as_ref().map(|process| process.node.incarnation());
+            self.restored.is_some() && now == self.restored
+        };
+        self.wiped.filter(|node| !goes_on(node))
     }
 
     /// Whether a node loses its disk in this history: what fewer than W replicas acknowledged may go with it.

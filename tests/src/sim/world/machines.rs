@@ -27,6 +27,7 @@ impl World {
             Act::SlowNode(node, factor) => self.network.slow_down(node, factor),
             Act::Crash(node) => self.crash(node),
             Act::Wipe(node) => self.wipe(node),
+            Act::Restore(node) => self.restore(node),
             Act::Lose(node) => {
                 self.crash(node);
                 self.hosts[node].is_lost = true;
@@ -72,8 +73,13 @@ impl World {
         if self.is_running(node) || self.hosts[node].is_lost {
             return;
         }
+        let older = (self.profile.wiped == Some(node)).then(|| self.hosts[node].disk.copy());
         match self.open_all(node) {
-            Ok(stores) => self.start(node, stores),
+            Ok(stores) => {
+                self.start(node, stores);
+                let process = self.hosts[node].process.as_ref();
+                self.older = older.zip(process.map(|process| process.node.incarnation())).or(self.older.take());
+            }
             Err(error) => {
                 self.cannot_open(node, None, &error);
                 let later = self.now + self.dice.millis((50, 500));
@@ -188,6 +194,17 @@ impl World {
         self.crash(node);
         self.hosts[node].disk = SimDisk::default();
         self.wiped = Some(node);
+        self.restored = None;
+    }
+
+    /// The machine loses power and gets the disk it had before it last started.
+    fn restore(&mut self, node: usize) {
+        let Some((disk, incarnation)) = self.older.take() else { return self.wipe(node) };
+        self.count("restores");
+        self.crash(node);
+        self.hosts[node].disk = disk;
+        self.wiped = Some(node);
+        self.restored = Some(incarnation);
     }
 
     fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {
