@@ -198,8 +198,12 @@ impl Gossip {
         self.hear(now, message.sender.into(), Way::Direct, out);
         let theirs: Vec<_> = message.told.iter().map(|told| told.claim).chain([message.sender]).collect();
         let way = if matches!(message.body, Body::Claims | Body::Answer) { Way::Exchange } else { Way::Rumour };
+        let is_trusted = !self.config.distrust_down || self.roster.liveness(from).is_live();
         for told in message.told {
-            self.hear(now, told, way, out);
+            let is_accusation = matches!(told.claim.state, Liveness::Suspect | Liveness::Down);
+            if is_trusted || !is_accusation || way == Way::Exchange || told.claim.node == self.own.node() {
+                self.hear(now, told, way, out);
+            }
         }
         match message.body {
             Body::Ping { sequence } => self.send(from, &Body::Ack { sequence }, out),

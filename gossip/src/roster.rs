@@ -148,18 +148,21 @@ impl Roster {
         }
     }
 
-    /// A fingerprint of what is believed of everybody, `own` included: equal lists, equal summaries.
+    /// A fingerprint of what is believed of everybody, `own` included: equal lists, equal summaries. A description that is
+    /// missing makes a difference, so that it is found.
     pub(crate) fn summary(&self, own: &Claim) -> u64 {
         let mut hash = blake3::Hasher::new();
-        let mut add = |claim: &Claim| {
+        let mut add = |claim: &Claim, is_described: bool| {
             let Version { incarnation, boot_nonce, digest } = claim.version;
-            for number in [claim.node.0, claim.state as u64, incarnation, boot_nonce, digest] {
+            let state = claim.state as u64;
+            for number in [claim.node.0, state, incarnation, boot_nonce, digest, is_described.into()] {
                 hash.update(&number.to_be_bytes());
             }
         };
-        let before = self.records.range(..own.node).map(|(_, record)| &record.claim);
-        let after = self.records.range(own.node..).map(|(_, record)| &record.claim);
-        before.chain([own]).chain(after).for_each(&mut add);
+        let (before, after) = (self.records.range(..own.node), self.records.range(own.node..));
+        before.for_each(|(_, record)| add(&record.claim, record.is_described()));
+        add(own, true);
+        after.for_each(|(_, record)| add(&record.claim, record.is_described()));
         u64::from_be_bytes(*hash.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
     }
 }

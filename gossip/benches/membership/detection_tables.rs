@@ -21,7 +21,7 @@ pub(crate) fn print(options: &Options) {
             format!("{} of {repeats}", deaths.len()),
             format!("{:.2}", mean(&column(|d| d.first_probe_periods))),
             format!("{expected:.2}"),
-            format!("{:.2}", mean(&column(|d| d.suspected))),
+            format!("{:.2}", mean(&column(|d| d.suspected.unwrap_or(f64::NAN)))),
             format!("{:.1}", median(&column(|d| d.down))),
             format!("{:.1}", median(&column(|d| d.known))),
         ]);

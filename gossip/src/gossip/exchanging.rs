@@ -100,11 +100,15 @@ impl Gossip {
         }
     }
 
-    /// The other side has these claims: answers with those that count more, or say something else.
+    /// The other side has these claims: answers with those that count more or say something else, and with those that live
+    /// here: they may live for the other side too, which finds out by probing them.
     pub(super) fn answer(&self, from: NodeId, theirs: &[Claim], out: &mut Vec<Output>) {
         let theirs: BTreeMap<_, _> = theirs.iter().map(|claim| (claim.node, claim)).collect();
         let counts = |mine: &Claim| match theirs.get(&mine.node) {
-            Some(claim) => mine.overrides(claim) || (mine.version != claim.version && !claim.overrides(mine)),
+            Some(claim) => {
+                let is_other = mine.version != claim.version && !claim.overrides(mine);
+                mine.overrides(claim) || is_other || (mine.state.is_live() && claim.state == Liveness::Down)
+            }
             None => true,
         };
         self.send_claims(from, &Body::Answer, counts, out);

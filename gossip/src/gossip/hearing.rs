@@ -37,7 +37,7 @@ impl Gossip {
     pub(super) fn hear(&mut self, now: Instant, told: Told, way: Way, out: &mut Vec<Output>) {
         let claim = told.claim;
         if claim.node == self.own.node() {
-            return self.hear_of_own(&claim, out);
+            return self.hear_of_own(now, &claim, out);
         }
         let Some(record) = self.roster.find(claim.node) else { return self.hear_of_stranger(now, told, out) };
         let believed = record.claim;
@@ -51,9 +51,6 @@ impl Gossip {
             } else if !(lacks && rises) {
                 self.believe(now, claim, description, out);
             }
-            if lacks && claim.state.is_live() {
-                self.wanted.add(now, claim.node, self.config.probe_timeout);
-            }
         } else if claim.version == believed.version {
             if let Some(description) = description {
                 self.take_description(claim.node, description, out);
@@ -61,7 +58,13 @@ impl Gossip {
             if let Some(by) = claim.suspected_by {
                 self.confirm(claim.node, by);
             }
-        } else if way == Way::Exchange && claim.state == Liveness::Alive && believed.state == Liveness::Down {
+        }
+        let is_current = claim.overrides(&believed) || claim.version == believed.version;
+        if lacks && is_current && claim.state.is_live() {
+            self.wanted.add(now, claim.node, self.config.probe_timeout);
+        }
+        let is_stale = !claim.overrides(&believed) && believed.state == Liveness::Down;
+        if is_stale && way == Way::Exchange && claim.state.is_live() {
             // It may live on the other side of a partition that is over. The ping tells it first that it is down here.
             let sequence = self.probes.next_sequence();
             self.send(claim.node, &Body::Ping { sequence }, out);
@@ -105,7 +108,7 @@ impl Gossip {
         }
     }
 
-    fn hear_of_own(&mut self, claim: &Claim, out: &mut Vec<Output>) {
+    fn hear_of_own(&mut self, now: Instant, claim: &Claim, out: &mut Vec<Output>) {
         let own = self.own.node();
         match self.own.hear(claim) {
             Echo::Known => {}
@@ -113,6 +116,10 @@ impl Gossip {
             Echo::Doubted => {
                 self.health.worsen(1);
                 self.broadcasts.add(own, false);
+                if claim.state == Liveness::Down {
+                    // It was cut off, so its list is old, and what it believes of others may be as wrong.
+                    self.timers.compare = self.timers.compare.min(now + self.config.probe_timeout);
+                }
             }
             Echo::Cloned { boot_nonce } => {
                 self.broadcasts.add(own, true);

@@ -7,7 +7,6 @@ use shoal_protocol::id::{Actor, LayoutId};
 
 use super::*;
 use crate::claim::{Claim, Version};
-use crate::config::Lifeguard;
 use crate::member::StoreLease;
 use crate::message::{BYTES_MAX, DescriptionBytes};
 use crate::simulation::{Effect, Network, Seen, feed, gossip, member};
@@ -159,6 +158,20 @@ fn who_is_suspected_wrongly_refutes_and_never_goes_down() {
 }
 
 #[test]
+fn who_is_believed_down_is_believed_about_others_only_after_it_refuted() {
+    let mut list = single();
+    for node in 1..=3 {
+        handle(&mut list, Instant(0), Input::Met(member(NodeId(node), 0)));
+    }
+    let down = |node| (Claim::new(NodeId(node), Liveness::Down, version(node, 0)), None);
+    assert_eq!(handle(&mut list, Instant(0), news(2, &[down(1)])), [Output::Down(NodeId(1))]);
+    assert_eq!(handle(&mut list, Instant(1), news(1, &[down(3)])), []);
+    let bytes = said(Liveness::Alive, 1, 1, &Body::News, &[down(3)]);
+    let out = handle(&mut list, Instant(2), Input::Packet { from: NodeId(1), bytes });
+    assert_eq!(out, [Output::Up(NodeId(1)), Output::Down(NodeId(3))]);
+}
+
+#[test]
 fn a_member_that_others_reach_is_not_suspected() {
     let mut network = network(5);
     network.take_history();
@@ -196,7 +209,7 @@ fn missing_nacks_make_a_node_doubt_itself_and_nacks_do_not() {
 
 #[test]
 fn without_lifeguard_a_node_never_doubts_itself() {
-    let config = GossipConfig { lifeguard: Lifeguard::OFF, ..GossipConfig::default() };
+    let config = GossipConfig::plain_swim();
     let mut network = Network::joined(1, 5, |node| gossip(&config, node, 0, Instant(0), 1));
     network.partition(|index| index == 0);
     network.run_for(SECOND * 10);
@@ -267,6 +280,7 @@ fn a_member_comes_up_with_the_description_it_has_then() {
     let mut list = single();
     let n1 = NodeId(1);
     handle(&mut list, Instant(0), Input::Met(member(n1, 0)));
+    handle(&mut list, Instant(0), Input::Met(member(NodeId(2), 0)));
     let mut told = handle(&mut list, Instant(0), news(2, &[(Claim::new(n1, Liveness::Down, version(1, 0)), None)]));
     assert!(told.contains(&Output::Down(n1)));
     // It is back with another description; the claim comes first, then what it says.
@@ -281,10 +295,34 @@ fn a_member_comes_up_with_the_description_it_has_then() {
 }
 
 #[test]
+fn a_description_that_did_not_come_is_asked_for_again_when_lists_are_compared() {
+    let mut list = single();
+    let n1 = NodeId(1);
+    handle(&mut list, Instant(0), Input::Met(member(n1, 0)));
+    let summary = |list: &Gossip| list.roster.summary(&list.own.claim());
+    let new = DescriptionBytes::of(&Member { weight: 1, ..member(n1, 0) });
+    let claim = Claim::new(n1, Liveness::Alive, Version { incarnation: 1, boot_nonce: 0, digest: new.digest() });
+    let is_wanted = |out: &[Output]| matches!(out, [Output::Message { bytes, .. }, ..] if bytes[1] == 19);
+    assert!(is_wanted(&handle(&mut list, Instant(0), news(2, &[(claim, None)]))));
+    let lacking = summary(&list);
+    let claims = |from| Input::Message {
+        from: NodeId(from),
+        bytes: said(Liveness::Alive, from, 0, &Body::Claims, &[(claim, None)]),
+    };
+    assert!(!is_wanted(&handle(&mut list, Instant(400_000), claims(2))[1..]));
+    let out = handle(&mut list, Instant(600_000), claims(3));
+    assert!(is_wanted(&out[1..]), "{out:?}");
+    handle(&mut list, Instant(600_000), news(3, &[(claim, Some(new))]));
+    assert_eq!(list.member(n1).unwrap().weight, 1);
+    assert_ne!(summary(&list), lacking);
+}
+
+#[test]
 fn only_who_is_gone_can_be_forgotten_and_its_echo_does_not_bring_it_back() {
     let mut list = single();
     let n1 = NodeId(1);
     handle(&mut list, Instant(0), Input::Met(member(n1, 0)));
+    handle(&mut list, Instant(0), Input::Met(member(NodeId(2), 0)));
     assert_eq!(handle(&mut list, Instant(0), Input::Forget(n1)), []);
     let described = DescriptionBytes::of(&member(n1, 0));
     let down = (Claim::new(n1, Liveness::Down, version(1, 3)), Some(described.clone()));

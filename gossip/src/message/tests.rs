@@ -153,6 +153,19 @@ proptest! {
     }
 }
 
+/// The example of docs/formats/gossip.md.
+#[test]
+fn a_ping_has_the_bytes_that_are_documented() {
+    let own = Claim::new(NodeId(3), Liveness::Alive, Version { incarnation: 1, boot_nonce: 2, digest: 3 });
+    let suspect = Claim::suspect(NodeId(5), Version { incarnation: 300, boot_nonce: 8, digest: 9 }, NodeId(6));
+    let mut draft = Draft::new(&own, &Body::Ping { sequence: 7 }, BYTES_MAX);
+    draft.put(&suspect, None);
+    let hex: String = draft.finish().iter().map(|byte| format!("{byte:02x}")).collect();
+    let documented = "010100 01 0000000000000002 0000000000000003 00000007 \
+                      0000000000000005 01 ac02 0000000000000008 0000000000000009 0000000000000006";
+    assert_eq!(hex, documented.replace(' ', ""));
+}
+
 #[test]
 fn other_versions_and_long_messages_are_refused_by_name() {
     let own = Claim::new(NodeId(3), Liveness::Alive, Version { incarnation: 1, boot_nonce: 2, digest: 3 });

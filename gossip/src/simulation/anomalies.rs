@@ -1,21 +1,33 @@
 //! Lifeguard's experiment: some members are blocked and released again and again; who is wrongly believed down?
 //!
 //! Source: Lifeguard §V. A false positive is a change of one member's belief about a *healthy* member (never blocked, not
-//! dead) to down; it is at a healthy member when the observer is healthy too. Anomalous members are blocked all at the same
-//! time for `blocked`, released for `released`, and so on.
+//! dead) to down; it is at a healthy member when the observer is healthy too. Anomalous members are stopped all at the same
+//! time for `stopped`, released for `released`, and so on.
 
 use std::time::Duration;
 
 use super::{Network, Protocol};
 use crate::member::Liveness;
 
+/// What stops in an anomalous member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Sending and receiving; its timers run and judge. Harder than in the paper, where a probe that cannot be sent keeps the
+    /// next ones from beginning.
+    Network,
+    /// Everything, as in a process that is stopped or starved.
+    Process,
+}
+
 /// One cell of the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anomaly {
+    /// What stops.
+    pub stop: Stop,
     /// How many members.
     pub count: usize,
-    /// How long they are blocked.
-    pub blocked: Duration,
+    /// For how long.
+    pub stopped: Duration,
     /// How long they run in between.
     pub released: Duration,
 }
@@ -32,22 +44,22 @@ pub struct FalsePositives {
 impl Anomaly {
     /// The grid of the mini-simulation that the parameters were chosen by: 48 cells.
     #[must_use]
-    pub fn grid() -> Vec<Self> {
+    pub fn grid(stop: Stop) -> Vec<Self> {
         let mut cells = Vec::new();
         for count in [4, 16, 32] {
-            for blocked in [2048, 8192, 16_384, 32_768] {
+            for stopped in [2048, 8192, 16_384, 32_768] {
                 for released in [1, 64, 1024, 4096] {
-                    cells.push(Self::of(count, blocked, released));
+                    cells.push(Self::of(stop, count, stopped, released));
                 }
             }
         }
         cells
     }
 
-    /// `count` members, blocked and released for so many milliseconds.
+    /// `count` members, stopped and released for so many milliseconds.
     #[must_use]
-    pub const fn of(count: usize, blocked_ms: u64, released_ms: u64) -> Self {
-        Self { count, blocked: Duration::from_millis(blocked_ms), released: Duration::from_millis(released_ms) }
+    pub const fn of(stop: Stop, count: usize, stopped_ms: u64, released_ms: u64) -> Self {
+        Self { stop, count, stopped: Duration::from_millis(stopped_ms), released: Duration::from_millis(released_ms) }
     }
 
     /// Plays it for `time` in a network that has calmed down; the first members are the anomalous ones.
@@ -55,8 +67,13 @@ impl Anomaly {
         network.take_history();
         let end = network.now() + time;
         while network.now() < end {
-            (0..self.count).for_each(|index| network.block(index));
-            network.run_for(self.blocked.min(end.since(network.now())));
+            for index in 0..self.count {
+                match self.stop {
+                    Stop::Network => network.block(index),
+                    Stop::Process => network.freeze(index),
+                }
+            }
+            network.run_for(self.stopped.min(end.since(network.now())));
             (0..self.count).for_each(|index| network.release(index));
             network.run_for(self.released.min(end.since(network.now())));
         }

@@ -21,8 +21,8 @@ use crate::member::{Liveness, Member};
 pub struct Detection {
     /// Whole periods until a probe of it had begun.
     pub first_probe_periods: f64,
-    /// Periods until somebody suspected it.
-    pub suspected: f64,
+    /// Periods until somebody suspected it, where the protocol tells.
+    pub suspected: Option<f64>,
     /// Periods until somebody believed it down.
     pub down: f64,
     /// Periods until everybody did.
@@ -50,7 +50,7 @@ pub fn kill_one<P: Protocol>(network: &mut Network<P>, period: Duration) -> Opti
     let known = periods(network.now());
     is_noticed.then_some(Detection {
         first_probe_periods: probe?.ceil().max(1.0),
-        suspected: first(Liveness::Suspect)?,
+        suspected: first(Liveness::Suspect),
         down: first(Liveness::Down)?,
         known,
     })
