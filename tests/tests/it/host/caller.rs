@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use shoal_node::host::config::ServerConfig;
 use shoal_node::host::limits::{LinkLimits, ServerLimits};
 use shoal_node::host::secret::{ClusterSecret, ClusterSecrets};
-use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
+use shoal_node::host::tls::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
 use shoal_node::host::{RunningServer, Server};
 use shoal_protocol::client::{
     ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, Status, Welcome,
@@ -94,7 +94,7 @@ impl Lone {
 /// One connection with one stream.
 pub(super) struct Caller {
     _endpoint: Endpoint,
-    _connection: Connection,
+    connection: Connection,
     send: SendStream,
     receive: RecvStream,
     frames: FrameReader,
@@ -122,7 +122,7 @@ impl Caller {
         let connection = endpoint.connect(address, NODE_SERVER_NAME).unwrap().await?;
         let (send, receive) = connection.open_bi().await?;
         let frames = FrameReader::new(PEER_FRAME_BYTES_MAX);
-        Ok(Self { _endpoint: endpoint, _connection: connection, send, receive, frames, asked_count: 0 })
+        Ok(Self { _endpoint: endpoint, connection, send, receive, frames, asked_count: 0 })
     }
 
     /// A stranger with the right trust, before any hello.
@@ -141,6 +141,15 @@ impl Caller {
     /// Somebody at the nodes' door.
     pub(super) async fn peer(address: SocketAddr, role: Option<Role>) -> Self {
         Self::dial(address, ALPN_PEER, &secret(1), role.map(|role| (secret(1), role))).await.unwrap()
+    }
+
+    /// Somebody at the door of gossip.
+    pub(super) async fn gossip(address: SocketAddr, role: Option<Role>) -> Self {
+        Self::dial(address, ALPN_GOSSIP, &secret(1), role.map(|role| (secret(1), role))).await.unwrap()
+    }
+
+    pub(super) fn datagram(&self, bytes: &[u8]) {
+        self.connection.send_datagram(bytes.to_vec().into()).unwrap();
     }
 
     pub(super) async fn say<T: Serialize>(&mut self, kind: FrameKind, request: u64, body: &T) {
