@@ -204,6 +204,8 @@ impl Node {
         let cells = self.cells.iter().filter_map(|(cell, replica)| Some((cell, replica.store().lease_to_confirm()?)));
         let stores: BTreeMap<CellId, StoreLease> = cells.collect();
         if stores.is_empty() || !self.renewing.is_empty() {
+            // A lease that becomes durable asks anew.
+            self.leases.question = None;
             return;
         }
         let me = self.config.node;

@@ -264,8 +264,10 @@ impl World {
     #[must_use]
     pub fn wiped(&self) -> Option<usize> {
         let goes_on = |node: &usize| {
-            let now = self.hosts[*node].process.as_ref().map(|process| process.node.incarnation());
-            self.restored.is_some() && now == self.restored
+            let status = self.status(*node);
+            self.restored.is_some()
+                && status.as_ref().map(|status| status.incarnation) == self.restored
+                && status.is_some_and(|status| !status.members[0].catching_up)
         };
         self.wiped.filter(|node| !goes_on(node))
     }

@@ -114,6 +114,8 @@ mutants! {
 const REGRESSIONS: &[(u64, &str)] = &[
     (129, "a keyspace shown by the only node that had it so far was called gone by the two others"),
     (137, "the oracle took an lww value that a later context had replaced for the last write"),
+    (241, "while a store was given another incarnation, the node asked for ticks without end"),
+    (439, "the world's own: one store of a machine that had lost power went on on the disk from before"),
     (1_416, "a removal by context, minted where the element had not arrived, removed nothing and was acknowledged"),
     (2_278, "an lww store dropped a loser in memory only and showed it again after a restart"),
     (2_820, "the world's own: a machine that was to stay dead was started again after an earlier loss of power"),

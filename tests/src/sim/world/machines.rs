@@ -324,11 +324,7 @@ impl World {
     /// Plans completions; the machine dies if it lost power on the way.
     fn done(&mut self, (node, cell): (usize, CellId), done: Vec<StoreDone>) {
         if self.hosts[node].disk.is_dead() {
-            self.count("torn writes");
-            self.crash(node);
-            let later = self.now + self.dice.millis((50, 2_000));
-            self.agenda.plan(later, Event::Boot { node });
-            return;
+            return self.lose_power(node);
         }
         for done in done {
             if let StoreDone::Failed(failure) = &done {
@@ -346,6 +342,14 @@ impl World {
         }
     }
 
+    /// The machine lost power in the middle of something, all of its stores with it, and comes back.
+    fn lose_power(&mut self, node: usize) {
+        self.count("torn writes");
+        self.crash(node);
+        let later = self.now + self.dice.millis((50, 2_000));
+        self.agenda.plan(later, Event::Boot { node });
+    }
+
     fn reopen(&mut self, (node, cell): (usize, CellId)) {
         match self.open_again(node, cell) {
             Ok((engine, recovered)) => {
@@ -355,6 +359,7 @@ impl World {
                 let done = StoreDone::Reopened(Box::new(recovered));
                 self.storage_step((node, cell), StorageStep::Done(Box::new(done)));
             }
+            Err(_) if self.hosts[node].disk.is_dead() => self.lose_power(node),
             Err(error) => {
                 self.cannot_open(node, Some(cell), &error);
                 self.plan_storage((node, cell), REOPEN_US, StorageStep::Reopen);
