@@ -5,6 +5,7 @@
 //! its keys, and a process of its own says before and after how much memory it takes. Units: as named.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ pub(crate) struct Overwrites {
     pub(crate) written: WrittenBytes,
     pub(crate) flushed: Written,
     pub(crate) file_bytes: u64,
+    /// What of the file takes room on the disk: redb leaves holes at its end.
+    pub(crate) allocated_bytes: u64,
 }
 
 /// Opening after a kill.
@@ -134,7 +137,8 @@ fn overwrite(path: &Path, keys: &mut Keys, options: &Options) -> Outcome<Overwri
     store.flush()?;
     let (written, flushed) = (store.written().since(before), store.flushed);
     drop(store);
-    Ok(Overwrites { times: options.overwrites, measured, written, flushed, file_bytes: rows_bytes(path)? })
+    let (file_bytes, allocated_bytes) = (rows_bytes(path)?, allocated_bytes(path)?);
+    Ok(Overwrites { times: options.overwrites, measured, written, flushed, file_bytes, allocated_bytes })
 }
 
 fn restart(path: &Path, options: &Options) -> Outcome<Restart> {
@@ -179,4 +183,10 @@ fn rows_bytes(path: &Path) -> Outcome<u64> {
     Ok(fs::metadata(path.join("rows.redb"))?.len())
 }
 
+fn allocated_bytes(path: &Path) -> Outcome<u64> {
+    Ok(fs::metadata(path.join("rows.redb"))?.blocks() * STAT_BLOCK_BYTES)
+}
+
+/// The unit of `st_blocks`.
+const STAT_BLOCK_BYTES: u64 = 512;
 const BUSY_WRITERS: usize = 256;

@@ -102,7 +102,7 @@ pub(crate) fn print_lasting(lasting: &Lasting) {
     let puts = overwrites.measured.count;
     let per_put = |bytes: u64| bytes as f64 / puts.max(1) as f64;
     println!(
-        "{} overwrites of every key: {:.0}/s, per put {:.0} B log + {:.0} B rows file (handed to redb: rows {:.0}, digests {:.0}, feed {:.0}), file {:.2} of live data, longest put {} us",
+        "{} overwrites of every key: {:.0}/s, per put {:.0} B log + {:.0} B rows file (handed to redb: rows {:.0}, digests {:.0}, feed {:.0}), file {:.2} of live data ({:.2} without holes), longest put {} us",
         overwrites.times,
         per_second(puts, overwrites.measured.time),
         per_put(overwrites.written.log),
@@ -111,6 +111,7 @@ pub(crate) fn print_lasting(lasting: &Lasting) {
         per_put(overwrites.flushed.digests_bytes),
         per_put(overwrites.flushed.feed_bytes),
         overwrites.file_bytes as f64 / live,
+        overwrites.allocated_bytes as f64 / live,
         overwrites.measured.latency.max()
     );
     let opening = |opening: &Opening| {
