@@ -15,6 +15,7 @@ use crate::child::Child;
 use crate::closed_loop::{End, Measured, System, puts};
 use crate::counted_disk::WrittenBytes;
 use crate::keys::Keys;
+use crate::meter::Usage;
 use crate::rounds::per_second;
 use crate::shoal::{Memory, ShoalStore};
 use crate::{Options, Outcome, disk};
@@ -68,6 +69,8 @@ pub(crate) struct Opening {
     pub(crate) open: Duration,
     /// Until the first put was durable, from the same beginning.
     pub(crate) first_put: Duration,
+    /// CPU until the store answered.
+    pub(crate) cpu: Duration,
 }
 
 /// Resident memory of a process that has read and written everywhere.
@@ -153,9 +156,9 @@ fn restart(path: &Path, options: &Options) -> Outcome<Restart> {
 /// Opens what a kill has left, puts once, and leaves nothing in the log.
 fn open(path: &Path, options: &Options) -> Outcome<Opening> {
     let mut keys = Keys::new(options.keys, options.value_bytes, options.generation);
-    let start = Instant::now();
+    let (usage, start) = (Usage::now(), Instant::now());
     let mut store = ShoalStore::open(&disk(path)?, Memory::of_a_node())?;
-    let open = start.elapsed();
+    let (open, cpu) = (start.elapsed(), Duration::from_nanos(Usage::now().since(usage).cpu_ns));
     let ticket = store.put(keys.random_put()?)?.ticket;
     store.submit();
     while store.durable(None)? < ticket {
@@ -163,7 +166,7 @@ fn open(path: &Path, options: &Options) -> Outcome<Opening> {
     }
     let first_put = start.elapsed();
     store.flush()?;
-    Ok(Opening { open, first_put })
+    Ok(Opening { open, first_put, cpu })
 }
 
 fn grow(path: &Path, options: &Options) -> Outcome<MemoryGrowth> {

@@ -4,6 +4,8 @@
 //! calls; latencies in us as the loop saw them. `ROWS` columns are of the whole run of one system, because what one turn
 //! puts another may flush. Ratios are formed inside a round, medians over rounds.
 
+use std::time::Duration;
+
 use crate::closed_loop::Measured;
 use crate::lasting::{Lasting, Opening, Restart};
 use crate::rounds::{Rounds, Totals, Who, per_second};
@@ -114,12 +116,9 @@ pub(crate) fn print_lasting(lasting: &Lasting) {
         overwrites.allocated_bytes as f64 / live,
         overwrites.measured.latency.max()
     );
-    let opening = |opening: &Opening| {
-        format!(
-            "open in {:.3} s, first put durable at {:.3} s",
-            opening.open.as_secs_f64(),
-            opening.first_put.as_secs_f64()
-        )
+    let opening = |Opening { open, first_put, cpu }: &Opening| {
+        let [open, first_put, cpu] = [open, first_put, cpu].map(Duration::as_secs_f64);
+        format!("open in {open:.3} s ({cpu:.3} s of CPU), first put durable at {first_put:.3} s")
     };
     println!("after SIGKILL with an empty log: {}", opening(&restart.empty));
     println!("after SIGKILL with {} records in the log: {}", restart.log_records, opening(&restart.full));
