@@ -175,8 +175,8 @@ pub(crate) fn print_goals(rounds: Option<&Rounds>, lasting: Option<&Lasting>) {
         goal("start after SIGKILL until a put is durable", format!("<= {limit:.2} s"), measured, took <= limit);
         let ratio = lasting.load.sorted_per_second / lasting.load.random_per_second;
         goal("sorted load over random load", ">= 5".into(), format!("{ratio:.1}"), ratio >= 5.0);
-        let grown = lasting.memory.after_bytes.saturating_sub(lasting.memory.before_bytes) as f64 / 1e6;
-        let per_million = grown * 1e6 / lasting.keys as f64;
+        let grown = lasting.memory.after_bytes as f64 - lasting.memory.before_bytes as f64;
+        let per_million = grown / lasting.keys as f64;
         goal("resident MB per 1M more keys", "<= 48".into(), format!("{per_million:.0}"), per_million <= 48.0);
     }
     print_table(&lines);
