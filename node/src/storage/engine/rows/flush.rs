@@ -1,7 +1,7 @@
 //! Writing: sorted chunks, each one transaction.
 //!
 //! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, joined with what stands there; then, partition by partition,
-//! digests, feed and counts follow what changed. `replay_from` goes with the last chunk of a flush.
+//! digests, feed and counts follow what changed. What says how far flushes and loads have come goes with the last chunk.
 //! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
 //! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
 
@@ -18,7 +18,9 @@ use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
-use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range};
+use super::{
+    COUNTS, DIGESTS, FEED, INGESTED, PIECES, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range,
+};
 
 /// How large chunks and feeds are.
 #[derive(Clone, Copy, Debug)]
@@ -38,15 +40,19 @@ impl Default for Bounds {
 }
 
 impl RowsWriter {
-    /// Joins a frozen memtable into the rows. `throttle` is told each chunk when it is committed, and may take its time.
+    /// Joins a piece of a memtable into the rows. `throttle` is told each chunk when it is committed, and may take its time.
     pub(in crate::storage) fn flush(
         &mut self,
         work: &Flush,
         throttle: &mut dyn FnMut(Chunk),
     ) -> Result<Written, Failure> {
-        let rows: Vec<_> = work.frozen.iter().map(|(key, entry)| Frozen { key, entry }).collect();
+        let rows: Vec<_> = work.rows.iter().map(|(key, entry)| Frozen { key, entry }).collect();
         let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
-        self.write(&rows, rules, (REPLAY_FROM, work.replay_from), throttle)
+        let mut marks = vec![(PIECES, self.reader().at().pieces + 1)];
+        marks.extend(work.replay_from.map(|replay_from| (REPLAY_FROM, replay_from.0)));
+        self.write(&rows, rules, &marks, &mut |chunk| {
+            throttle(Chunk { is_first: chunk.is_first && work.is_first, ..chunk });
+        })
     }
 
     /// Joins rows that come sorted, each once, past log and memtable: durable when this returns. Over a damaged row they
@@ -59,14 +65,14 @@ impl RowsWriter {
     ) -> Result<Written, Failure> {
         assert!(rows.is_sorted_by(|a, b| a.key < b.key), "rows to ingest ascend");
         let through = rows.iter().map(|row| row.lsn).max().unwrap_or(self.reader().at().ingested);
-        self.write(rows, rules, (INGESTED, through), throttle)
+        self.write(rows, rules, &[(INGESTED, through.0)], throttle)
     }
 
     fn write<T: Source>(
         &mut self,
         mut rest: &[T],
         rules: Rules<'_>,
-        (mark, through): (&str, Lsn),
+        marks: &[(&str, u64)],
         throttle: &mut dyn FnMut(Chunk),
     ) -> Result<Written, Failure> {
         let mut written = Written::default();
@@ -76,7 +82,7 @@ impl RowsWriter {
             let (done, chunk) = self.commit(|transaction| {
                 let (done, chunk) = write_chunk(transaction, rows, rules, bounds)?;
                 if done == rest.len() {
-                    put_state(transaction, mark, through.0)?;
+                    marks.iter().try_for_each(|(name, number)| put_state(transaction, name, *number))?;
                 }
                 Ok((done, chunk))
             })?;

@@ -3,6 +3,8 @@
 //! Invariants: an unreadable row is never taken for an absent one: what is flushed over it stays marked until a whole state
 //! heals it. In an `lww` keyspace only the winner of concurrent values reaches the file.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::{Digest, Object};
@@ -67,11 +69,11 @@ impl Source for Frozen<'_> {
         let mut row = Beneath::read(self.key, beneath);
         row.partial &= !self.entry.heals;
         let object = if row.before == Before::Absent && !lww {
-            self.entry.object.encode()
+            self.entry.encoded()
         } else {
             let mut object = std::mem::take(&mut row.object);
-            object.merge_into(&self.entry.object);
-            encode(object, lww)
+            object.merge_into(&self.entry.object());
+            Cow::Owned(encode(object, lww).into())
         };
         Ok(Some(row.replaced_by(self.key, &object, self.entry.lsn, rules)))
     }
