@@ -363,5 +363,5 @@ fn describe<'a>(
     infos
 }
 
-/// Free segments that are kept.
-const FREE_SEGMENTS_MAX: usize = 2;
+/// Free segments that are kept: as many as a flush of the default budget gives back, for making them anew holds appends up.
+const FREE_SEGMENTS_MAX: usize = 4;

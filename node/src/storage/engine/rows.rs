@@ -140,7 +140,7 @@ fn write(database: &Database) -> Result<WriteTransaction, Failure> {
 
 fn put_state(transaction: &WriteTransaction, name: &str, number: u64) -> Result<(), Failure> {
     let mut state = transaction.open_table(STATE).map_err(failed)?;
-    let sealed = seal(Kind::State, name.as_bytes(), &number.to_be_bytes());
+    let sealed = seal(Kind::State, name.as_bytes(), &[&number.to_be_bytes()]);
     state.insert(name, sealed.as_slice()).map_err(failed)?;
     Ok(())
 }

@@ -196,7 +196,7 @@ impl Group {
             body.extend_from_slice(&bucket.count.to_be_bytes());
             body.extend_from_slice(&bucket.sum.to_be_bytes());
         }
-        seal(Kind::Digests, key, &body)
+        seal(Kind::Digests, key, &[&body])
     }
 
     /// `None` if it is damaged.

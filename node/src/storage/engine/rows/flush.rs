@@ -5,8 +5,10 @@
 //! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
 //! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
 
+use std::borrow::Cow;
+
 use redb::{ReadableTable, WriteTransaction};
-use shoal_protocol::id::{Lsn, Partition};
+use shoal_protocol::id::Partition;
 
 use crate::storage::effect::{Failure, Flush};
 use crate::storage::engine::failed;
@@ -134,7 +136,7 @@ fn write_chunk<T: Source>(
             written.rows += 1;
             written.rows_bytes += (row.key().len() + joined.value.len()) as u64;
             changes.push(joined.change);
-            joined.value
+            Cow::Owned(joined.value)
         }))
     })?;
     for changes in changes.chunk_by(|a, b| a.key.partition() == b.key.partition()) {
