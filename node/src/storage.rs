@@ -6,8 +6,8 @@
 //!
 //! Shape: **visible object = row ⊔ frozen memtable ⊔ active memtable.** A delta is joined into the active memtable without
 //! reading its row; only `visible` and `scan` read. When the active memtable is big enough it is frozen, joined into the
-//! rows by one `Flush`, and forgotten with its log records.
-//! Units: bytes of one budget; see `Budget`. Source: DESIGN §7.
+//! rows piece by piece (`Flush`), each forgotten as it is in; behind the last its log records are.
+//! Units: bytes of one budget; see `Budget`. Source: DESIGN §7, docs/decisions/0015.
 //! Invariants:
 //! - Nothing unsynced is revealed: a caller shows an object, or acknowledges a delta, only once `synced() >= lsn`.
 //! - A row read before a flush is never joined with memtables from after it: reads name the flush they saw.

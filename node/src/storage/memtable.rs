@@ -208,7 +208,7 @@ const ENCODED_JOINS_MAX: u8 = 4;
 /// Flat cost of an entry, bytes: its slot of 64 in a tree two thirds full, and what the allocator adds to key and object.
 const ENTRY_BYTES: usize = 128;
 /// What a decoded object takes beyond its weight, bytes: itself, a tree for its context, room for four register values.
-pub(super) const DECODED_BYTES: usize = 1024;
+pub(super) const DECODED_BYTES: usize = size_of::<Object>() + 208 + 400;
 
 #[cfg(test)]
 mod tests {

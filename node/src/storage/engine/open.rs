@@ -156,7 +156,7 @@ impl<D: Disk> Engine<D> {
         let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
         let cluster = check_identity(&meta, identity, options)?;
         let rows = open_file(disk, options, ROWS_FILE)?;
-        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
+        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id, options.cache_bytes))?;
         let at = rows.reader().at();
         let (log, Replay { memtable, damaged_records }) =
             in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;

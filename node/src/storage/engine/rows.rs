@@ -88,14 +88,14 @@ pub(super) fn is_unused(database: &Database) -> Result<bool, Failure> {
 }
 
 impl RowsWriter {
-    /// The rows in `database`, if they belong to the store `store_id`.
-    pub(super) fn open(database: Database, store_id: u64) -> Result<Self, Failure> {
+    /// The rows in `database`, if they belong to the store `store_id`. So many bytes of pages are kept in memory.
+    pub(super) fn open(database: Database, store_id: u64, cache_bytes: usize) -> Result<Self, Failure> {
         let snapshot = Snapshot::take(&database)?;
         if snapshot.store_id != store_id {
             return Err(Failure::Damaged { reason: "it belongs to another store than the meta file".into() });
         }
         let shared = Shared { current: Mutex::new(Arc::new(snapshot)), database };
-        Ok(Self { shared: Arc::new(shared), bounds: Bounds::default() })
+        Ok(Self { shared: Arc::new(shared), bounds: Bounds::within(cache_bytes) })
     }
 
     /// Something that reads beside this writer.

@@ -1,7 +1,8 @@
 //! Writing: sorted chunks, each one transaction.
 //!
-//! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, joined with what stands there; then, partition by partition,
-//! digests, feed and counts follow what changed. What says how far flushes and loads have come goes with the last chunk.
+//! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, fewer where redb keeps few pages, joined with what stands there;
+//! then, partition by partition, digests, feed and counts follow what changed. How far flushes and loads have come is noted
+//! with the last chunk.
 //! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
 //! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
 
@@ -33,6 +34,17 @@ pub(super) struct Bounds {
     pub(super) bytes_max: usize,
     /// Entries that a feed keeps beyond two per row.
     pub(super) feed_slack: u64,
+}
+
+impl Bounds {
+    /// For a file of which so many bytes of pages are kept in memory. redb holds changed pages back until the commit in half
+    /// of that; what does not fit it writes twice, for it reads every page again at the commit to checksum it.
+    pub(super) fn within(cache_bytes: usize) -> Self {
+        let pages_max = cache_bytes / 2 / PAGE_BYTES;
+        // At worst each row is in a page of its own; an eighth is for what else a chunk changes.
+        let rows_max = (pages_max - pages_max / 8).clamp(CHUNK_ROWS_MIN, CHUNK_ROWS_MAX);
+        Self { rows_max, bytes_max: CHUNK_BYTES_MAX.min(cache_bytes / 4), ..Self::default() }
+    }
 }
 
 impl Default for Bounds {
@@ -149,7 +161,12 @@ fn write_chunk<T: Source>(
 }
 
 /// Lets digests, feed and counts follow `changes`, all of one partition. False if something does not add up.
-fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: &mut Written) -> Result<bool, Failure> {
+fn follow(
+    tables: &mut Tables<'_>,
+    changes: &[Change<'_>],
+    bounds: Bounds,
+    written: &mut Written,
+) -> Result<bool, Failure> {
     let partition = changes[0].key.partition();
     let added = changes.iter().filter(|change| change.before == Before::Absent).count();
     let key = encode_partition(partition);
@@ -166,7 +183,7 @@ fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: 
     written.digests_bytes += digests_bytes;
     counts.rows += added as u64;
     let listed = changes.iter().filter(|change| change.lsn > counts.floor);
-    let entries = listed.map(|change| FeedEntry::new(&change.key, change.lsn)).collect();
+    let entries = listed.map(|change| FeedEntry::new(change.key, change.lsn)).collect();
     written.feed_bytes += feed::append(&mut tables.feed, &mut counts, entries)?;
     feed::trim(&mut tables.feed, &mut counts, partition, bounds.feed_slack)?;
     written.feed_bytes += put_counts(&mut tables.counts, partition, counts)?;
@@ -181,6 +198,10 @@ pub(super) fn put_counts(table: &mut Bytes<'_>, partition: Partition, counts: Co
     Ok((key.len() + sealed.len()) as u64)
 }
 
+/// Of redb.
+const PAGE_BYTES: usize = 4096;
+/// Rows of a chunk, however little memory there is: below, two syncs for each would cost more than pages written twice.
+const CHUNK_ROWS_MIN: usize = 256;
 /// Rows of a chunk. Source: notes/storage-and-network.md T10.
 const CHUNK_ROWS_MAX: usize = 8_000;
 /// Bytes of values after which a chunk ends: 8,000 rows of 1 KiB.

@@ -21,20 +21,20 @@ use super::sorted::Pair;
 /// What is joined into a row.
 pub(super) trait Source: Pair {
     /// The row, given what stands there; `None` if that is it already.
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure>;
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure>;
 }
 
 /// A row as it is to be written, and what changes by it.
 #[derive(Debug)]
-pub(super) struct Joined {
+pub(super) struct Joined<'a> {
     pub(super) value: Vec<u8>,
-    pub(super) change: Change,
+    pub(super) change: Change<'a>,
 }
 
 /// How one row changed.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) key: RowKey,
+pub(super) struct Change<'a> {
+    pub(super) key: &'a RowKey,
     /// The bucket of its partition.
     pub(super) bucket: u16,
     pub(super) before: Before,
@@ -64,7 +64,7 @@ impl Pair for Frozen<'_> {
 }
 
 impl Source for Frozen<'_> {
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(self.key, beneath);
         row.partial &= !self.entry.heals;
@@ -86,7 +86,7 @@ impl Pair for IngestRow {
 }
 
 impl Source for IngestRow {
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(&self.key, beneath);
         if row.before == Before::Absent && !lww {
@@ -130,12 +130,12 @@ impl<'a> Beneath<'a> {
         }
     }
 
-    fn replaced_by(&self, key: &RowKey, object: &[u8], lsn: Lsn, rules: &Rules<'_>) -> Joined {
+    fn replaced_by<'k>(&self, key: &'k RowKey, object: &[u8], lsn: Lsn, rules: &Rules<'_>) -> Joined<'k> {
         let place = key.place();
         let (lsn, digest) = (self.lsn.max(lsn), Digest::of_encoded(rules.digest_key, &place, object));
         let value = Row { lsn, digest, object, partial: self.partial }.encode(key.as_bytes());
         let bucket = super::digests::bucket_of(&place);
-        Joined { value, change: Change { key: key.clone(), bucket, before: self.before, digest, lsn } }
+        Joined { value, change: Change { key, bucket, before: self.before, digest, lsn } }
     }
 }
 

@@ -22,11 +22,11 @@ pub(super) trait Pair {
 
 /// Writes `pairs`, whose keys ascend, until their values exceed `bytes_max`, and says how many it dealt with. `value` makes
 /// the value from what stands there; `None` leaves that alone.
-pub(super) fn write_sorted<T: Pair>(
+pub(super) fn write_sorted<'p, T: Pair>(
     table: &mut Bytes<'_>,
-    pairs: &[T],
+    pairs: &'p [T],
     bytes_max: usize,
-    mut value: impl for<'p> FnMut(&'p T, Option<&[u8]>) -> Result<Option<Cow<'p, [u8]>>, Failure>,
+    mut value: impl FnMut(&'p T, Option<&[u8]>) -> Result<Option<Cow<'p, [u8]>>, Failure>,
 ) -> Result<usize, Failure> {
     let (mut done, mut bytes) = (0, 0);
     while done < pairs.len() && bytes < bytes_max {

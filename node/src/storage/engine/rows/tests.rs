@@ -97,7 +97,7 @@ impl World {
     fn new() -> Self {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         begin(&database, 1).unwrap();
-        let mut writer = RowsWriter::open(database, 1).unwrap();
+        let mut writer = RowsWriter::open(database, 1, 0).unwrap();
         writer.bounds = BOUNDS;
         let (model, damaged, spoiled) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { writer, model, damaged, spoiled, last_flush: None, dots: 0, lsn: 0 }
