@@ -77,7 +77,6 @@ pub(super) fn begin(database: &Database, store_id: u64) -> Result<(), Failure> {
     put_state(&transaction, STORE_ID, store_id)?;
     put_state(&transaction, REPLAY_FROM, 0)?;
     put_state(&transaction, INGESTED, 0)?;
-    put_state(&transaction, PIECES, 0)?;
     transaction.commit().map_err(failed)
 }
 
@@ -175,6 +174,6 @@ const STATE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("state
 const REPLAY_FROM: &str = "replay_from";
 /// Objects ingested through this lsn are in the rows.
 const INGESTED: &str = "ingested";
-/// So many pieces of memtables were flushed.
+/// So many pieces of memtables were flushed; absent before the first.
 const PIECES: &str = "pieces";
 const STORE_ID: &str = "store_id";

@@ -36,6 +36,7 @@ impl Snapshot {
             let sealed = state.get(name).map_err(failed)?;
             state_number(name, sealed.as_ref().map(|sealed| sealed.value()))
         };
+        let has_pieces = state.get(PIECES).map_err(failed)?.is_some();
         Ok(Self {
             rows: transaction.open_table(ROWS).map_err(failed)?,
             digests: transaction.open_table(DIGESTS).map_err(failed)?,
@@ -45,7 +46,7 @@ impl Snapshot {
             at: RowsAt {
                 replay_from: Lsn(number(REPLAY_FROM)?),
                 ingested: Lsn(number(INGESTED)?),
-                pieces: number(PIECES)?,
+                pieces: if has_pieces { number(PIECES)? } else { 0 },
             },
         })
     }
