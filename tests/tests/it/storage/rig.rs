@@ -328,8 +328,7 @@ fn check_objects(rig: &mut Rig, history: &History, what: &str) -> usize {
     };
     let (synced, applied) = (history.synced_count, history.applied.len());
     let prefix = (synced..=applied).find(matches);
-    let prefix = prefix.unwrap_or_else(|| panic!("{what}: no prefix of {synced}..={applied} deltas"));
-    prefix
+    prefix.unwrap_or_else(|| panic!("{what}: no prefix of {synced}..={applied} deltas"))
 }
 
 pub(super) fn random(seed: u64) -> ChaCha8Rng {
