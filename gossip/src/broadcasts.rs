@@ -1,9 +1,11 @@
 //! News that still has to be told: about whom, and how often it was told already.
 //!
 //! Shape: one entry per member; the claim itself is read from the list when it is sent, so old news is never told. What was
-//! told least goes first, then what waits longest. Source: SWIM §4.1; memberlist `queue.go`.
-//! Invariants: an entry is told at most `limit` times unless there is newer news of the same member; there are never more
-//! entries than members.
+//! told least goes first, then what waits longest. News is *urgent* until it was told so often as the papers say; after that it
+//! is told as often again, but only on packets that are sent anyway: of 50 members 1 in 3,000 hears of none of 8 random
+//! copies, and would have to wait until lists are compared. Source: SWIM §4.1; memberlist `queue.go`.
+//! Invariants: an entry is told at most `2 * limit` times unless there is newer news of the same member; there are never
+//! more entries than members.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,8 +47,9 @@ pub(crate) enum Fit {
 }
 
 impl Broadcasts {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.turns.is_empty()
+    /// Whether there is news worth a packet of its own.
+    pub(crate) fn is_urgent(&self, limit: u32) -> bool {
+        self.turns.first().is_some_and(|turn| turn.sent_count < limit)
     }
 
     /// There is news of `node`, perhaps with a description that is new too.
@@ -66,7 +69,7 @@ impl Broadcasts {
         }
     }
 
-    /// Offers the entries in their order until `put` has no room; an entry told `limit` times goes.
+    /// Offers the entries in their order until `put` has no room; an entry told `2 * limit` times goes.
     pub(crate) fn offer(&mut self, limit: u32, mut put: impl FnMut(News) -> Fit) {
         let mut sent = Vec::new();
         for turn in &self.turns {
@@ -80,7 +83,7 @@ impl Broadcasts {
             self.remove(turn.news.node);
             turn.sent_count += 1;
             turn.news.is_described &= turn.sent_count < DESCRIBED_COUNT;
-            if turn.sent_count < limit {
+            if turn.sent_count < 2 * limit {
                 self.insert(turn);
             }
         }
@@ -116,21 +119,23 @@ mod tests {
     fn what_was_told_least_goes_first_and_old_news_ends() {
         let mut queue = Broadcasts::default();
         (1..=3).for_each(|node| queue.add(NodeId(node), false));
-        assert_eq!(take(&mut queue, 2, 2), [1, 2]);
-        assert_eq!(take(&mut queue, 2, 2), [3, 1]);
-        assert_eq!(take(&mut queue, 2, 2), [2, 3]);
-        assert!(queue.is_empty());
+        assert_eq!(take(&mut queue, 1, 2), [1, 2]);
+        assert_eq!(take(&mut queue, 1, 2), [3, 1]);
+        assert!(!queue.is_urgent(1));
+        assert_eq!(take(&mut queue, 1, 9), [2, 3]);
+        assert_eq!(take(&mut queue, 1, 9), [0; 0]);
     }
 
     #[test]
     fn newer_news_of_a_member_begins_anew_and_takes_one_place() {
         let mut queue = Broadcasts::default();
         queue.add(NodeId(1), false);
-        assert_eq!(take(&mut queue, 2, 9), [1]);
+        assert_eq!(take(&mut queue, 1, 9), [1]);
         queue.add(NodeId(1), false);
-        assert_eq!(take(&mut queue, 2, 9), [1]);
-        assert_eq!(take(&mut queue, 2, 9), [1]);
-        assert!(queue.is_empty());
+        assert!(queue.is_urgent(1));
+        assert_eq!(take(&mut queue, 1, 9), [1]);
+        assert_eq!(take(&mut queue, 1, 9), [1]);
+        assert_eq!(take(&mut queue, 1, 9), [0; 0]);
     }
 
     #[test]
@@ -154,7 +159,7 @@ mod tests {
         queue.add(NodeId(1), false);
         queue.add(NodeId(2), false);
         queue.offer(1, |news| if news.node == NodeId(1) { Fit::Skipped } else { Fit::Sent });
+        assert_eq!(take(&mut queue, 1, 9), [1, 2]);
         assert_eq!(take(&mut queue, 1, 9), [1]);
-        assert!(queue.is_empty());
     }
 }

@@ -13,7 +13,8 @@ pub struct GossipConfig {
     pub probe_timeout: Duration,
     /// How many others are asked to probe a member that did not answer (SWIM's k).
     pub indirect_count: usize,
-    /// An update is sent `retransmit * ceil(log10(members + 1))` times (SWIM's lambda).
+    /// An update is worth packets of its own until it was sent `retransmit * ceil(log10(members + 1))` times (SWIM's lambda);
+    /// then it goes along as often again on those that are sent anyway.
     pub retransmit: u32,
     /// How long a suspect may refute.
     pub suspicion: SuspicionConfig,
@@ -26,9 +27,6 @@ pub struct GossipConfig {
     pub down_retry_period: Duration,
     /// What SWIM is extended by.
     pub lifeguard: Lifeguard,
-    /// Whoever is believed down is not believed when it accuses others, until it has refuted that: it speaks of the time in
-    /// which it was cut off. Not in the papers; the crate `foca` drops such messages whole.
-    pub distrust_down: bool,
 }
 
 /// How long a suspect may refute before it is down.
@@ -72,10 +70,10 @@ impl Lifeguard {
 }
 
 impl GossipConfig {
-    /// As published: nothing beyond the papers' SWIM, suspicion and dissemination by piggyback and ticks.
+    /// The same without Lifeguard.
     #[must_use]
     pub fn plain_swim() -> Self {
-        Self { lifeguard: Lifeguard::OFF, distrust_down: false, ..Self::default() }
+        Self { lifeguard: Lifeguard::OFF, ..Self::default() }
     }
 }
 
@@ -91,7 +89,6 @@ impl Default for GossipConfig {
             push_pull_period: Duration::from_secs(10),
             down_retry_period: Duration::from_secs(30),
             lifeguard: Lifeguard::ON,
-            distrust_down: true,
         }
     }
 }

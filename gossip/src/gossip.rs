@@ -198,12 +198,8 @@ impl Gossip {
         self.hear(now, message.sender.into(), Way::Direct, out);
         let theirs: Vec<_> = message.told.iter().map(|told| told.claim).chain([message.sender]).collect();
         let way = if matches!(message.body, Body::Claims | Body::Answer) { Way::Exchange } else { Way::Rumour };
-        let is_trusted = !self.config.distrust_down || self.roster.liveness(from).is_live();
         for told in message.told {
-            let is_accusation = matches!(told.claim.state, Liveness::Suspect | Liveness::Down);
-            if is_trusted || !is_accusation || way == Way::Exchange || told.claim.node == self.own.node() {
-                self.hear(now, told, way, out);
-            }
+            self.hear(now, told, way, out);
         }
         match message.body {
             Body::Ping { sequence } => self.send(from, &Body::Ack { sequence }, out),
@@ -273,11 +269,11 @@ impl Gossip {
         }
     }
 
-    /// While there is news, a round of ticks is due.
+    /// While there is urgent news, a round of ticks is due.
     fn expect_news(&mut self, now: Instant) {
         if let Some(ticks) = &self.config.ticks
             && self.timers.news.is_none()
-            && !self.broadcasts.is_empty()
+            && self.broadcasts.is_urgent(self.retransmit_limit())
             && self.roster.live_count() > 0
         {
             self.timers.news = Some(now + ticks.period);
@@ -290,7 +286,7 @@ impl Gossip {
         };
         self.timers.news = None;
         for to in self.roster.choose(&mut self.aside.rng, ticks.fanout, |claim| claim.state.is_live()) {
-            if !self.broadcasts.is_empty() {
+            if self.broadcasts.is_urgent(self.retransmit_limit()) {
                 self.send(to, &Body::News, out);
             }
         }

@@ -13,7 +13,9 @@ pub(crate) fn print(options: &Options) {
     let config = GossipConfig::default();
     let time = seconds(120.0);
     let rows = options.members.iter().map(|&count| {
-        let quiet = measure(&mut cluster(&config, count, 1), time);
+        let mut network = cluster(&config, count, 1);
+        network.run_for(REST);
+        let quiet = measure(&mut network, time);
         let busy = describing(&mut cluster(&config, count, 2), time);
         let mut row = vec![count.to_string()];
         row.extend(cells(quiet));
@@ -49,3 +51,6 @@ fn describing(network: &mut Network<Gossip>, time: Duration) -> Load {
     }
     total
 }
+
+/// After this the news of how the cluster came together has been told often enough, in the largest cluster too.
+const REST: Duration = Duration::from_secs(120);

@@ -14,12 +14,10 @@ use crate::{Options, cluster, table};
 
 pub(crate) fn print(options: &Options) {
     let plain = GossipConfig::plain_swim();
-    let distrust = GossipConfig { distrust_down: true, ..GossipConfig::plain_swim() };
     let foca = |count: usize, seed| Network::joined(seed, count, |node| FocaMember::new(node, count, seed));
     let rows = vec![
         row("foca 2.0, LAN settings", options, foca),
         row("ours, plain SWIM", options, |count, seed| cluster(&plain, count, seed)),
-        row("ours, plain SWIM, the down distrusted", options, |count, seed| cluster(&distrust, count, seed)),
         row("ours", options, |count, seed| cluster(&GossipConfig::default(), count, seed)),
     ];
     let head = [

@@ -45,5 +45,5 @@ fn news_takes_twice_as_long_to_eight_times_as_many() {
         median(&(0..9).map(|_| spread(&mut network).expect("all learn of it")).collect::<Vec<_>>())
     };
     let (few, many) = (time(8), time(64));
-    assert!(many <= 2.5 * few && many < 2.0, "{few} s, {many} s");
+    assert!(many <= 2.5 * few, "{few} s, {many} s");
 }
