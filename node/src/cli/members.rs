@@ -31,7 +31,8 @@ pub(super) async fn run(args: Args, connect: &Connect, out: &mut Output) -> Resu
             out.table(&table(status.node, &status.members))
         };
     }
-    let views = client.member_views().await?;
+    let mut views = client.member_views().await?;
+    views.sort_by(|one, other| one.name.cmp(&other.name));
     if out.is_json() { out.document(&views_document(&views)) } else { out.table(&views_table(&views)) }
 }
 
