@@ -59,6 +59,8 @@ impl Node {
             ("keyspaces".into(), self.system.keyspaces().len() as u64),
             ("stores".into(), u64::from(self.cells.count())),
             ("gossip_health".into(), u64::from(self.gossip.health())),
+            ("gossip_malformed".into(), self.gossip.dropped().malformed + self.gossip.dropped().foreign_version),
+            ("gossip_over_limits".into(), self.gossip.dropped().members + self.gossip.dropped().relays),
             ("storage_pressure_percent".into(), (self.cells.pressure() * 100.0) as u64),
         ];
         let (written, log_bytes) = self.cells.written();

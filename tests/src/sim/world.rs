@@ -316,6 +316,7 @@ impl World {
                 if process.tick_at.take_if(|at| *at <= now).is_some() {
                     self.trace.note(self.now, (node, "tick"), &[], String::new);
                     self.feed(node, Input::Tick);
+                    self.watch_ticks(node);
                 }
             }
             Event::Pulse { pair } => self.pulse(pair),
@@ -379,6 +380,18 @@ impl World {
         }
     }
 
+    /// A node that asks for its next tick at once, again and again, has stopped to live.
+    fn watch_ticks(&mut self, node: usize) {
+        let now = self.now;
+        let Some(process) = &mut self.hosts[node].process else { return };
+        let is_vain = process.tick_at == Some(now);
+        process.vain_ticks_count = if is_vain { process.vain_ticks_count + 1 } else { 0 };
+        if process.vain_ticks_count > VAIN_TICKS_MAX {
+            self.find("progress", format!("node {node} asks for ticks without end"));
+            self.hosts[node].process = None;
+        }
+    }
+
     fn process(&mut self, node: usize, boot: u32) -> Option<&mut host::Process> {
         let host = &mut self.hosts[node];
         if host.boot == boot { host.process.as_mut() } else { None }
@@ -427,3 +440,5 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
 const SEED_ADDRESS: &str = "node-0:7400";
 /// No history needs as many; more is a loop.
 const EVENTS_MAX: u64 = 3_000_000;
+/// A tick may find that another is due at once; so many in a row are a loop.
+const VAIN_TICKS_MAX: u32 = 1_000;

@@ -102,7 +102,7 @@ impl World {
         match Node::new(host.config.clone(), recovered, seed, now, &mut effects) {
             Ok(started) => {
                 let (storage, door) = (engines.into_iter().map(Storage::new).collect(), Door::default());
-                host.process = Some(Process { node: started, storage, zero, tick_at: None, door });
+                host.process = Some(Process { node: started, storage, zero, tick_at: None, vain_ticks_count: 0, door });
                 let text = format!("boot {}", host.boot);
                 self.trace.note(self.now, (node, "boot"), text.as_bytes(), || text.clone());
                 self.perform(node, effects);
