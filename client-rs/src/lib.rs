@@ -33,10 +33,12 @@ mod transport;
 pub use shoal_protocol::address::{Address, KeyspaceName};
 pub use shoal_protocol::causality::EncodedContext;
 pub use shoal_protocol::client::{
-    KeyspaceChange, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, NodeEndpoint, QuorumMode, Routes, Status, Written,
+    KeyspaceChange, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, MemberStatus, MemberView, NodeEndpoint, QuorumMode,
+    Routes, Status, Written,
 };
 pub use shoal_protocol::error::RequestError;
 pub use shoal_protocol::id::Class;
+pub use shoal_protocol::member::Liveness;
 pub use shoal_protocol::object::{Conflict, ContentType, Element, Operation, Value, View};
 
 #[cfg(feature = "quic")]

@@ -23,6 +23,7 @@ mod import;
 mod inspect;
 mod keyspace;
 mod locate;
+mod members;
 mod output;
 mod progress;
 mod record;
@@ -98,6 +99,8 @@ enum Command {
     Repeat,
     /// Print what a node says of itself and of the others.
     Status,
+    /// Print the members as a node sees them, or as each of them sees the others.
+    Members(members::Args),
     /// Print which node holds how much of a keyspace.
     Ring(locate::RingArgs),
     /// Print which nodes hold a key.
@@ -172,6 +175,7 @@ async fn dispatch(connect: Connect, command: Command, out: &mut Output) -> Resul
         Command::Export(args) => export::run(args, &connect, out).await,
         Command::Repeat => unknown::repeat(&connect, out).await,
         Command::Status => inspect::status(&connect, out).await,
+        Command::Members(args) => members::run(args, &connect, out).await,
         Command::Ring(args) => locate::ring(args, &connect, out).await,
         Command::Locate(args) => locate::locate(args, &connect, out).await,
         Command::ConnectInfo(source) => inspect::connect_info(source, &connect, out).await,

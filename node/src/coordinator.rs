@@ -46,6 +46,8 @@ pub struct Surroundings<'a> {
     pub ring: &'a Ring,
     /// Nodes that can be asked now; this one among them.
     pub alive: &'a BTreeSet<NodeId>,
+    /// Those of them that gossip suspects to be down: asked last, and never waited for where another can be asked.
+    pub suspects: &'a BTreeSet<NodeId>,
     /// Holders whose store is not the one their layout named, with the newest: they are catching up, and neither read from
     /// nor asked to mint. Acks of their earlier stores do not count.
     pub replaced: &'a BTreeMap<NodeId, Custody>,
@@ -338,6 +340,7 @@ impl<T: Copy> Coordinator<T> {
             | ClientRequest::SetKeyspace { .. }
             | ClientRequest::DropKeyspace { .. }
             | ClientRequest::Routes { .. }
+            | ClientRequest::MemberViews
             | ClientRequest::Status => Err(RequestError::BadRequest {
                 reason: "only gets, writes, operates and scans are data requests".into(),
             }),

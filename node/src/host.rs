@@ -15,6 +15,7 @@ pub mod disk;
 mod endpoint;
 mod event;
 mod event_loop;
+mod gossip;
 pub mod limits;
 mod links;
 mod load;

@@ -11,10 +11,15 @@ mod cells;
 mod clients;
 mod config;
 mod custody;
+mod effect;
+mod exchange;
+mod input;
+mod leases;
 mod lookups;
-mod members;
+mod membership;
 mod peers;
 mod report;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -22,145 +27,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use shoal_gossip::Membership;
-use shoal_protocol::client::{ClientCall, ClientResponse};
-use shoal_protocol::error::RequestError;
+use shoal_gossip::{Gossip, GossipConfig, Input as GossipInput};
 use shoal_protocol::id::{Actor, NodeId, RequestId};
 use shoal_protocol::layout::NodeRole;
 use shoal_protocol::object::DigestKey;
-use shoal_protocol::peer::{Custody, PeerCall, PeerHello, PeerRequest, PeerResponse};
+use shoal_protocol::peer::{Custody, PeerCall, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
+pub use self::effect::Effect;
+use self::exchange::SystemCalls;
+pub use self::input::{ConnectionId, Input, LinkId, Parcel};
+use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
-use self::members::SystemCalls;
+use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Ring;
-use crate::storage::{CellId, Recovered, Store, StoreDone, StoreEffect};
+use crate::storage::{CellId, Recovered, Store};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
-
-/// Names a client's connection in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
-
-/// Names a connection on which another node asks us, in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// What happens to a node.
-#[derive(Debug)]
-pub enum Input {
-    /// Time has passed `next_deadline`.
-    Tick,
-    /// A client asks.
-    ClientCall {
-        /// On which connection.
-        connection: ConnectionId,
-        /// The client's name for the request.
-        request: RequestId,
-        /// The connection's session.
-        session: Actor,
-        /// What it asks.
-        call: ClientCall,
-    },
-    /// A client's connection ended; nobody waits for its answers.
-    ClientGone {
-        /// Which.
-        connection: ConnectionId,
-    },
-    /// Calls can be sent to this peer from now on.
-    PeerUp {
-        /// What it said of itself.
-        hello: PeerHello,
-    },
-    /// Calls cannot be sent any more; those without an answer will get none.
-    PeerDown {
-        /// Which.
-        node: NodeId,
-    },
-    /// This node answered at a configured seed address; it may be ourselves.
-    SeedFound {
-        /// The address as configured.
-        seed: String,
-        /// Who answered.
-        node: NodeId,
-    },
-    /// Nobody of this cluster answers at a configured seed address, so far.
-    SeedFailed {
-        /// The address as configured.
-        seed: String,
-        /// Why.
-        reason: String,
-    },
-    /// Another node asks.
-    PeerCall {
-        /// On which connection.
-        link: LinkId,
-        /// Who, as its certificate says.
-        from: NodeId,
-        /// Its name for the request.
-        request: RequestId,
-        /// What it asks.
-        call: PeerCall,
-    },
-    /// Another node answers.
-    PeerAnswer {
-        /// Who.
-        from: NodeId,
-        /// Our name for the request.
-        request: RequestId,
-        /// The answer.
-        response: PeerResponse,
-    },
-    /// A storage effect is done, or storage failed.
-    Stored {
-        /// Whose store.
-        cell: CellId,
-        /// What is done.
-        done: StoreDone,
-    },
-}
-
-/// What the host is to do.
-#[derive(Debug)]
-pub enum Effect {
-    /// Answer a client.
-    AnswerClient {
-        /// On which connection.
-        connection: ConnectionId,
-        /// The client's name for the request.
-        request: RequestId,
-        /// The verdict.
-        result: Result<ClientResponse, RequestError>,
-    },
-    /// Ask another node.
-    Call {
-        /// Which.
-        to: NodeId,
-        /// Our name for the request.
-        request: RequestId,
-        /// What to ask.
-        call: PeerCall,
-    },
-    /// Answer another node.
-    AnswerPeer {
-        /// On which connection.
-        link: LinkId,
-        /// Its name for the request.
-        request: RequestId,
-        /// The answer.
-        response: PeerResponse,
-    },
-    /// Work for a storage engine.
-    Store {
-        /// Whose store.
-        cell: CellId,
-        /// The work.
-        effect: StoreEffect,
-    },
-}
 
 /// A client's request, as the coordinator knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -192,6 +78,9 @@ pub enum StoredError {
     /// The system state.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What it has seen of others' leases.
+    #[error(transparent)]
+    Leases(#[from] LeasesError),
     /// How often it refilled partitions.
     #[error(transparent)]
     Refills(#[from] RefillsError),
@@ -202,7 +91,9 @@ pub enum StoredError {
 pub struct Node {
     config: NodeConfig,
     rng: ChaCha8Rng,
-    membership: Membership,
+    gossip: Gossip,
+    leases: Leases,
+    views: Views,
     system: System,
     system_calls: SystemCalls,
     lookups: Lookups,
@@ -210,8 +101,16 @@ pub struct Node {
     failed_seeds: BTreeMap<String, String>,
     /// The formed layout's, once there is one.
     ring: Option<Ring>,
+    /// Nodes to which a connection is open.
+    linked: BTreeSet<NodeId>,
     /// Nodes that can be asked; this one while any of its cells serves.
     alive: BTreeSet<NodeId>,
+    /// Nodes that are suspected to be down.
+    suspects: BTreeSet<NodeId>,
+    /// Whether another process runs under this node's id.
+    has_double: bool,
+    /// Whether the others know that this node leaves.
+    has_left: bool,
     coordinator: Coordinator<ClientTag>,
     cells: Cells,
     /// The holders that are catching up, as the durable system state has it.
@@ -246,6 +145,7 @@ impl Node {
         let stored = home.blobs.get(SYSTEM_BLOB).cloned();
         let system = System::open(system_config(&config, home.leases.incarnation, &mut rng), stored.as_deref())?;
         let refills = home.blobs.get(REFILLS_BLOB).cloned();
+        let leases = Leases::open(home.blobs.get(LEASES_BLOB).map(AsRef::as_ref))?;
         let damaged: Vec<_> = recovered.iter().map(|recovered| recovered.damaged_records).collect();
         let budget = config.limits.storage.shared_by(u8::try_from(recovered.len()).unwrap_or(u8::MAX));
         let open = |(cell, recovered)| {
@@ -255,14 +155,23 @@ impl Node {
             store
         };
         let stores = (0..).map(CellId).zip(recovered).map(open).collect();
+        let mut gossip_seed = [0; 32];
+        rng.fill_bytes(&mut gossip_seed);
+        let own = config.member(Vec::new(), Vec::new());
         let mut node = Self {
+            gossip: Gossip::new(GossipConfig::default(), own, gossip_seed, now.instant),
+            leases,
+            views: Views::default(),
+            linked: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            has_double: false,
+            has_left: false,
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
             replaced: BTreeMap::new(),
             renewing: BTreeMap::new(),
             rng,
-            membership: Membership::new(),
             system,
             system_calls: SystemCalls::default(),
             lookups: Lookups::default(),
@@ -271,9 +180,10 @@ impl Node {
             config,
         };
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
-            node.begin_incarnation(cell, damaged_records, out);
+            node.found_damaged(cell, damaged_records, out);
         }
-        node.system_changed(out);
+        node.system_changed(now, out);
+        node.describe(now, out);
         node.tell_system(now, SystemInput::Tick, out);
         Ok(node)
     }
@@ -289,6 +199,9 @@ impl Node {
                 let work = effects.into_iter().map(|(cell, effect)| Work::Replica(cell, effect));
                 self.route(now, work.collect(), out);
                 self.advance_lookups(now, out);
+                self.advance_views(now, out);
+                self.confirm_leases_again(now, out);
+                self.gossip(now, GossipInput::Tick, out);
             }
             Input::ClientCall { connection, request, session, call } => {
                 self.client_call(now, ClientTag { connection, request }, (session, call), out);
@@ -296,9 +209,18 @@ impl Node {
             Input::ClientGone { connection } => {
                 self.coordinator.forget(|tag| tag.connection == connection);
                 self.lookups.forget(|tag| tag.connection == connection);
+                self.views.forget(|tag| tag.connection == connection);
             }
             Input::PeerUp { hello } => self.peer_up(now, hello, out),
             Input::PeerDown { node } => self.peer_down(now, node, out),
+            Input::Gossip { from, parcel: Parcel::Packet(bytes) } => {
+                self.gossip(now, GossipInput::Packet { from, bytes }, out);
+            }
+            Input::Gossip { from, parcel: Parcel::Message(bytes) } => {
+                self.gossip(now, GossipInput::Message { from, bytes }, out);
+            }
+            Input::PacketSize { to, bytes } => self.gossip(now, GossipInput::PacketSize { to, bytes }, out),
+            Input::Leave => self.gossip(now, GossipInput::Leave, out),
             Input::SeedFound { seed, node } => {
                 self.failed_seeds.remove(&seed);
                 self.tell_system(now, SystemInput::SeedFound { seed, node }, out);
@@ -320,7 +242,20 @@ impl Node {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
-        rooms.into_iter().chain([self.membership.next_deadline(), self.lookups.next_deadline()]).flatten().min()
+        let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
+        rooms.into_iter().chain(own).chain([self.gossip.next_deadline()]).flatten().min()
+    }
+
+    /// The incarnation of its home store, as far as it is durable.
+    #[must_use]
+    pub fn incarnation(&self) -> Actor {
+        self.cells.home().store().leases().incarnation
+    }
+
+    /// Whether the others know that this node leaves, after `Input::Leave`.
+    #[must_use]
+    pub const fn has_left(&self) -> bool {
+        self.has_left
     }
 
     /// Runs the coordinator with a view of everything around it, then routes what it wants.
@@ -347,6 +282,7 @@ impl Node {
             me: self.config.node,
             ring,
             alive: &self.alive,
+            suspects: &self.suspects,
             replaced: &self.replaced,
             keyspaces: self.system.keyspaces(),
             context_keys: &keys.contexts,
@@ -399,7 +335,10 @@ impl Node {
             }
             ReplicaEffect::Leased => self.leased(now, cell, out),
             ReplicaEffect::Store(effect) => out.push(Effect::Store { cell, effect }),
-            ReplicaEffect::Persisted(ticket) => self.system_persisted(now, ticket, out),
+            ReplicaEffect::Persisted(ticket) => {
+                self.system_persisted(now, ticket, out);
+                self.leases_persisted(ticket, out);
+            }
             ReplicaEffect::Failed(failure) => {
                 let store = self.place(cell);
                 tracing::error!(%store, %failure, "storage failed; nothing of it is acknowledged until it is reopened");
@@ -416,9 +355,10 @@ impl Node {
                 self.alive.insert(self.config.node);
                 if cell.is_home() {
                     self.persist_again(out);
+                    self.write_leases_again(out);
                 }
                 if damaged_records > 0 {
-                    self.begin_incarnation(cell, damaged_records, out);
+                    self.found_damaged(cell, damaged_records, out);
                 } else {
                     self.renew_again(cell, out);
                 }

@@ -14,11 +14,13 @@ mod slowed;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_protocol::address::Place;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, Lsn, NodeId, Partition, RefillCount};
+use shoal_protocol::member::StoreLease;
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
 use shoal_protocol::peer::{ApplyCause, Custody, PeerRequest, PeerResponse, PeerScan, Refusal};
 use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
@@ -173,11 +175,13 @@ impl<T: Clone> Replica<T> {
     /// When `tick` has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.slowed.next_deadline()
+        let unleased = self.unleased.iter().map(|(_, work)| work.deadline + PAST);
+        self.slowed.next_deadline().into_iter().chain(unleased).min()
     }
 
-    /// Lets answers go that were held back to slow writers down.
+    /// Lets answers go that were held back to slow writers down, and drops what nobody waits for any more.
     pub fn tick(&mut self, now: Now, out: &mut Vec<ReplicaEffect<T>>) {
+        self.unleased.retain(|(_, work)| work.deadline >= now.instant);
         for (lsn, ack) in self.slowed.due(now.instant) {
             self.leave_at(lsn, ack, out);
         }
@@ -230,9 +234,20 @@ impl<T: Clone> Replica<T> {
                 self.work(now, &RowKey::new(partition, &place), Work { from, deadline, kind }, out);
             }
             PeerRequest::Scan(scan) => self.scan(from, &scan, out),
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => {
+            PeerRequest::CompareSystem { .. }
+            | PeerRequest::System { .. }
+            | PeerRequest::ConfirmLeases { .. }
+            | PeerRequest::Members => {
                 out.push(refuse(from, Refusal::Malformed));
             }
+        }
+    }
+
+    /// Mints may go on below this end.
+    pub fn lease_confirmed(&mut self, now: Now, store: StoreLease, out: &mut Vec<ReplicaEffect<T>>) {
+        self.store.confirm_lease(store);
+        for (key, work) in std::mem::take(&mut self.unleased) {
+            self.work(now, &key, work, out);
         }
     }
 
@@ -438,3 +453,6 @@ fn request_error(refusal: Admission) -> RequestError {
         other => RequestError::BadRequest { reason: other.to_string() },
     }
 }
+
+/// A deadline is past only after it: the clock counts in these.
+const PAST: Duration = Duration::from_micros(1);

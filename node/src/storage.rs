@@ -6,8 +6,8 @@
 //!
 //! Shape: **visible object = row ⊔ frozen memtable ⊔ active memtable.** A delta is joined into the active memtable without
 //! reading its row; only `visible` and `scan` read. When the active memtable is big enough it is frozen, joined into the
-//! rows by one `Flush`, and forgotten with its log records.
-//! Units: bytes of one budget; see `Budget`. Source: DESIGN §7.
+//! rows piece by piece (`Flush`), each forgotten as it is in; behind the last its log records are.
+//! Units: bytes of one budget; see `Budget`. Source: DESIGN §7, docs/decisions/0015.
 //! Invariants:
 //! - Nothing unsynced is revealed: a caller shows an object, or acknowledges a delta, only once `synced() >= lsn`.
 //! - A row read before a flush is never joined with memtables from after it: reads name the flush they saw.
@@ -44,7 +44,7 @@ use cache::{Cache, Cached};
 use effect::{push_load, push_record};
 use feed::Feeds;
 use lease::LeaseBook;
-use memtables::Memtables;
+use memtables::{Memtables, Piece};
 use progress::Progress;
 use scan::{Scans, Tables, join_page};
 
@@ -57,7 +57,7 @@ pub use effect::{
 };
 pub use key::{RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
-pub use memtable::{Entry, Memtable};
+pub use memtable::{Delta, Entry, Memtable};
 pub use progress::RowsAt;
 pub use rowset::{
     BucketDigest, Chunk, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, RowRead, ScannedRow, ScannedRows,
@@ -273,7 +273,7 @@ impl Store {
 
     /// Takes a completion in.
     pub fn handle(&mut self, done: StoreDone, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
-        self.cache.shrink_to(self.budget.bytes.saturating_sub(self.memtables.bytes()));
+        self.cache.shrink_to(self.budget.cache_bytes_max(self.memtables.bytes()));
         if !self.progress.serving && !matches!(done, StoreDone::Reopened(_)) {
             // A late answer of a dead engine: what it did is found again when it is reopened.
             return;
@@ -321,15 +321,17 @@ impl Store {
         }
     }
 
-    fn flushed(&mut self, replay_from: Lsn, out: &mut Vec<StoreEffect>) {
-        let Some(frozen) = self.memtables.flushed(replay_from) else { return };
-        let before = std::mem::replace(&mut self.progress.rows.replay_from, replay_from);
+    fn flushed(&mut self, replay_from: Option<Lsn>, out: &mut Vec<StoreEffect>) {
+        let Some(piece) = self.memtables.flushed() else { return };
+        let before = self.progress.rows.replay_from;
+        self.progress.flushed(replay_from);
         // What lost among row and frozen deltas is gone from the row. Objects that were here before the first of those deltas
         // lost it then; the others are read anew.
-        let keys = frozen.iter().map(|(key, _)| key);
+        let keys = piece.iter().map(|(key, _)| key);
         let lww = keys.filter(|key| self.rules.lww.contains(&key.keyspace()));
         self.cache.forget_read_after(before, lww);
-        out.push(StoreEffect::Log(LogEffect::Trim { replay_from }));
+        out.extend(replay_from.map(|replay_from| StoreEffect::Log(LogEffect::Trim { replay_from })));
+        self.flush_frozen(out);
         self.flush_when_big(out);
     }
 
@@ -339,21 +341,20 @@ impl Store {
         }
         let lsn = self.leases.lsn();
         self.progress.append(lsn);
-        let entry = self.memtables.join(key, delta, lsn, logged.bytes.len());
-        entry.heals |= logged.heals;
+        let Logged { mut bytes, heals } = logged;
+        let entry = self.memtables.join(key, Delta { object: delta, bytes: &bytes, lsn, heals });
         self.cache.join(key, delta, lsn);
-        let mut bytes = logged.bytes;
         if self.rules.lww.contains(&key.keyspace()) {
-            let mut losers = entry.object.lww_losers();
+            let mut losers = if entry.is_single() { delta.lww_losers() } else { entry.object().lww_losers() };
             losers.join(&self.cache.lww_losers(key));
             if !losers.is_empty() {
                 let removal = Object::of_context(losers);
-                entry.object.merge_into(&removal);
+                self.memtables.remove_losers(key, &removal);
                 self.cache.join(key, &removal, lsn);
                 bytes = merge(delta, &removal).encode();
             }
         }
-        let record = Record { lsn, key: key.clone(), delta: bytes, heals: logged.heals };
+        let record = Record { lsn, key: key.clone(), delta: bytes, heals };
         push_record(record, out);
         self.renew_leases(out);
         self.flush_when_big(out);
@@ -402,7 +403,7 @@ impl Store {
             None => VisibleObject { object: Object::default(), lsn: Lsn::default(), digest: None },
         };
         for entry in entries.into_iter().flatten() {
-            visible.object.merge_into(&entry.object);
+            visible.object.merge_into(&entry.object());
             visible.lsn = visible.lsn.max(entry.lsn);
             visible.digest = None;
         }
@@ -477,10 +478,10 @@ impl Store {
 
     fn flush_frozen(&mut self, out: &mut Vec<StoreEffect>) {
         let Some(digest_key) = self.rules.digest_key.clone() else { return };
-        if let Some(frozen) = self.memtables.begin_flush(self.synced()) {
-            let replay_from = frozen.last();
+        if let Some(Piece { rows, replay_from, is_first }) = self.memtables.next_piece(self.synced()) {
             let lww = Arc::clone(&self.rules.lww);
-            out.push(StoreEffect::Rows(RowsEffect::Flush(Flush { frozen, replay_from, lww, digest_key })));
+            let flush = Flush { rows, replay_from, is_first, lww, digest_key };
+            out.push(StoreEffect::Rows(RowsEffect::Flush(flush)));
         }
     }
 }

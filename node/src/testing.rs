@@ -269,7 +269,7 @@ impl Drop for Cluster {
 }
 
 fn is_alive(status: &Status, node: NodeId) -> bool {
-    status.members.iter().any(|member| member.endpoint.node == node && member.alive)
+    status.members.iter().any(|member| member.endpoint.node == node && member.is_reachable())
 }
 
 fn random_secret() -> io::Result<ClusterSecret> {

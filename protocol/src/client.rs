@@ -11,6 +11,7 @@ use crate::address::{KeyspaceName, Place};
 use crate::causality::EncodedContext;
 use crate::error::RequestError;
 use crate::id::{Actor, Class, ClusterId, KeyspaceId, LayoutId, NodeId, ViewId};
+use crate::member::Liveness;
 use crate::object::{Conflict, Operation};
 use crate::time::{Hlc, WallTime};
 
@@ -106,6 +107,8 @@ pub enum ClientRequest {
     },
     /// The answering node's state and what it believes of the others. Answer: `Status`.
     Status,
+    /// What every node believes of every member, as far as they can be asked within the deadline. Answer: `MemberViews`.
+    MemberViews,
 }
 
 /// Read one object from `r` replicas.
@@ -195,6 +198,8 @@ pub enum ClientResponse {
     Routes(Routes),
     /// State.
     Status(Status),
+    /// One per known member, in id order.
+    MemberViews(Vec<MemberView>),
 }
 
 /// The answer to `Get`.
@@ -356,14 +361,37 @@ pub struct Status {
 pub struct MemberStatus {
     /// How to reach it.
     pub endpoint: NodeEndpoint,
-    /// Whether the answering node has a connection to it.
-    pub alive: bool,
+    /// What its node believes by gossip (SWIM §4.2).
+    pub liveness: Liveness,
+    /// Whether the answering node has a connection on which it can ask it.
+    pub linked: bool,
+    /// Software version, if known.
+    pub version: String,
     /// Its store incarnation, if known.
     pub incarnation: Option<Actor>,
     /// Whether the layout lists it.
     pub in_layout: bool,
     /// Whether its store is not the one the layout named: it takes writes, and reads do not count it, until it has caught up.
     pub catching_up: bool,
+}
+
+impl MemberStatus {
+    /// Whether the answering node would ask it now.
+    #[must_use]
+    pub const fn is_reachable(&self) -> bool {
+        self.linked && matches!(self.liveness, Liveness::Alive | Liveness::Suspect)
+    }
+}
+
+/// The members as one of them sees them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Whose view.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// What it believes, itself included; `None` when it could not be asked, or did not answer in time.
+    pub members: Option<Vec<MemberStatus>>,
 }
 
 /// Operations in one batch.

@@ -22,6 +22,8 @@ pub enum FrameKind {
     Response = 4,
     /// `RequestError`: the connection ends after it.
     Goodbye = 5,
+    /// Bytes for the other end's gossip.
+    Gossip = 6,
 }
 
 impl FrameKind {
@@ -32,6 +34,7 @@ impl FrameKind {
             3 => Some(Self::Request),
             4 => Some(Self::Response),
             5 => Some(Self::Goodbye),
+            6 => Some(Self::Gossip),
             _ => None,
         }
     }
@@ -42,7 +45,7 @@ impl FrameKind {
 pub struct Frame {
     /// What the body is.
     pub kind: FrameKind,
-    /// Which request it belongs to; 0 for hello, welcome and goodbye.
+    /// Which request it belongs to; 0 for hello, welcome, goodbye and gossip.
     pub request: RequestId,
     /// The body: a slice of what was received.
     pub body: Bytes,

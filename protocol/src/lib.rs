@@ -13,6 +13,7 @@ pub mod error;
 pub mod frame;
 pub mod id;
 pub mod layout;
+pub mod member;
 mod msgpack;
 pub mod object;
 pub mod peer;

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Place;
 use crate::causality::Context;
+use crate::client::MemberStatus;
 use crate::error::RequestError;
 use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, SystemId, ViewId};
+use crate::member::{Member, StoreLease};
 use crate::object::{Digest, Operation};
 use crate::time::WallTime;
 
@@ -22,36 +24,9 @@ pub struct PeerHello {
     /// The cluster; another one ends the connection.
     pub cluster: ClusterId,
     /// Who speaks; must be the node id in its certificate.
-    pub member: PeerMember,
+    pub member: Member,
     /// The speaker's view.
     pub view: ViewId,
-    /// Some members it has met: whoever comes to a common seed later learns of those who came before, and dials them.
-    pub others: Vec<PeerMember>,
-}
-
-/// What a member says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerMember {
-    /// Its id.
-    pub node: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Its zone.
-    pub zone: String,
-    /// Its share of the data in a first layout, relative to the others' weights.
-    pub weight: u32,
-    /// `host:port` for nodes.
-    pub advertise_peer: Vec<String>,
-    /// `host:port` for clients.
-    pub advertise_client: Vec<String>,
-    /// Software version.
-    pub version: String,
-    /// The store's current incarnation.
-    pub incarnation: Actor,
-    /// The end of the dot lease: no dot at or above it was ever minted.
-    pub lease_end: u64,
-    /// Random per process start: two live ones for one incarnation mean a cloned data directory.
-    pub boot_nonce: u64,
 }
 
 /// One request with what every request has.
@@ -117,6 +92,16 @@ pub enum PeerRequest {
         /// The sender's system state.
         state: Bytes,
     },
+    /// May the sender mint below the ends of these leases? `Leases` with what the receiver has seen of each, once it is durable
+    /// there: the question itself counts as seen (DESIGN §4, Actors).
+    ConfirmLeases {
+        /// The sender's stores.
+        stores: Vec<StoreLease>,
+        /// The sender's process.
+        boot_nonce: u64,
+    },
+    /// What does the receiver believe of the members? `Members`.
+    Members,
 }
 
 /// Why a delta is applied; counted apart in metrics.
@@ -184,8 +169,24 @@ pub enum PeerResponse {
         /// Canonical bytes.
         state: Bytes,
     },
+    /// Who mints under each of the stores asked about and how far, as far as this node has seen; durable here.
+    Leases {
+        /// In the order of the question.
+        seen: Vec<LeaseSeen>,
+    },
+    /// The members as the answering node sees them, itself included.
+    Members(Vec<MemberStatus>),
     /// Nothing was done.
     Refused(Refusal),
+}
+
+/// The furthest lease of a store that a node has seen, and whose it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseSeen {
+    /// The store and the end of its lease.
+    pub store: StoreLease,
+    /// The process that leased it.
+    pub boot_nonce: u64,
 }
 
 /// An ack: under what it was stored, and which of the partition's other holders are known to be replaced.

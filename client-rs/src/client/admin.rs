@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::{
-    ClientRequest, ClientResponse, KeyspaceChange, KeyspaceInfo, KeyspaceSpec, Routes, Status,
+    ClientRequest, ClientResponse, KeyspaceChange, KeyspaceInfo, KeyspaceSpec, MemberView, Routes, Status,
 };
 use shoal_protocol::id::{Class, KeyspaceId};
 
@@ -76,6 +76,15 @@ impl Client {
     pub async fn status(&self) -> Result<Status, Error> {
         let answer = self.engine.question(ClientRequest::Status, Repeat::Reads).await?;
         if let ClientResponse::Status(status) = answer { Ok(status) } else { Err(not_a("status")) }
+    }
+
+    /// What every node believes of every member, side by side; a node that cannot be asked is listed without a view.
+    ///
+    /// # Errors
+    /// No node answered.
+    pub async fn member_views(&self) -> Result<Vec<MemberView>, Error> {
+        let answer = self.engine.question(ClientRequest::MemberViews, Repeat::Reads).await?;
+        if let ClientResponse::MemberViews(views) = answer { Ok(views) } else { Err(not_a("list of member views")) }
     }
 
     async fn administer(&self, request: ClientRequest, repeat: Repeat) -> Result<KeyspaceInfo, Error> {

@@ -77,7 +77,7 @@ impl Connection {
         let welcome = match first.kind {
             FrameKind::Welcome => codec::decode::<Welcome>(&first.body).map_err(malformed)?,
             FrameKind::Goodbye => return Err(OpenError::Refused(codec::decode(&first.body).map_err(malformed)?)),
-            FrameKind::Hello | FrameKind::Request | FrameKind::Response => {
+            FrameKind::Hello | FrameKind::Request | FrameKind::Response | FrameKind::Gossip => {
                 return Err(OpenError::Broken(format!("a {:?} frame instead of a welcome", first.kind)));
             }
         };
@@ -215,7 +215,7 @@ async fn read_all(shared: Arc<Shared>, mut reader: Box<dyn AsyncRead + Send + Un
                 let reason = codec::decode::<RequestError>(&frame.body).map(|error| error.to_string());
                 break reason.unwrap_or_else(|error| error.to_string());
             }
-            FrameKind::Hello | FrameKind::Welcome | FrameKind::Request => {
+            FrameKind::Hello | FrameKind::Welcome | FrameKind::Request | FrameKind::Gossip => {
                 break format!("a node does not send {:?} frames here", frame.kind);
             }
         }

@@ -5,6 +5,7 @@
 //! its keys, and a process of its own says before and after how much memory it takes. Units: as named.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::child::Child;
 use crate::closed_loop::{End, Measured, System, puts};
 use crate::counted_disk::WrittenBytes;
 use crate::keys::Keys;
+use crate::meter::Usage;
 use crate::rounds::per_second;
 use crate::shoal::{Memory, ShoalStore};
 use crate::{Options, Outcome, disk};
@@ -49,6 +51,8 @@ pub(crate) struct Overwrites {
     pub(crate) written: WrittenBytes,
     pub(crate) flushed: Written,
     pub(crate) file_bytes: u64,
+    /// What of the file takes room on the disk: redb leaves holes at its end.
+    pub(crate) allocated_bytes: u64,
 }
 
 /// Opening after a kill.
@@ -65,6 +69,8 @@ pub(crate) struct Opening {
     pub(crate) open: Duration,
     /// Until the first put was durable, from the same beginning.
     pub(crate) first_put: Duration,
+    /// CPU until the store answered.
+    pub(crate) cpu: Duration,
 }
 
 /// Resident memory of a process that has read and written everywhere.
@@ -134,7 +140,8 @@ fn overwrite(path: &Path, keys: &mut Keys, options: &Options) -> Outcome<Overwri
     store.flush()?;
     let (written, flushed) = (store.written().since(before), store.flushed);
     drop(store);
-    Ok(Overwrites { times: options.overwrites, measured, written, flushed, file_bytes: rows_bytes(path)? })
+    let (file_bytes, allocated_bytes) = (rows_bytes(path)?, allocated_bytes(path)?);
+    Ok(Overwrites { times: options.overwrites, measured, written, flushed, file_bytes, allocated_bytes })
 }
 
 fn restart(path: &Path, options: &Options) -> Outcome<Restart> {
@@ -149,9 +156,9 @@ fn restart(path: &Path, options: &Options) -> Outcome<Restart> {
 /// Opens what a kill has left, puts once, and leaves nothing in the log.
 fn open(path: &Path, options: &Options) -> Outcome<Opening> {
     let mut keys = Keys::new(options.keys, options.value_bytes, options.generation);
-    let start = Instant::now();
+    let (usage, start) = (Usage::now(), Instant::now());
     let mut store = ShoalStore::open(&disk(path)?, Memory::of_a_node())?;
-    let open = start.elapsed();
+    let (open, cpu) = (start.elapsed(), Duration::from_nanos(Usage::now().since(usage).cpu_ns));
     let ticket = store.put(keys.random_put()?)?.ticket;
     store.submit();
     while store.durable(None)? < ticket {
@@ -159,7 +166,7 @@ fn open(path: &Path, options: &Options) -> Outcome<Opening> {
     }
     let first_put = start.elapsed();
     store.flush()?;
-    Ok(Opening { open, first_put })
+    Ok(Opening { open, first_put, cpu })
 }
 
 fn grow(path: &Path, options: &Options) -> Outcome<MemoryGrowth> {
@@ -179,4 +186,10 @@ fn rows_bytes(path: &Path) -> Outcome<u64> {
     Ok(fs::metadata(path.join("rows.redb"))?.len())
 }
 
+fn allocated_bytes(path: &Path) -> Outcome<u64> {
+    Ok(fs::metadata(path.join("rows.redb"))?.blocks() * STAT_BLOCK_BYTES)
+}
+
+/// The unit of `st_blocks`.
+const STAT_BLOCK_BYTES: u64 = 512;
 const BUSY_WRITERS: usize = 256;

@@ -36,11 +36,11 @@ impl Usage {
     }
 }
 
-/// CPU of all threads of this name that live.
+/// CPU of all threads that live and whose names begin so.
 fn threads_cpu_ns(name: &str) -> u64 {
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return 0 };
     let of_thread = |path: std::path::PathBuf| {
-        let is_named = fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+        let is_named = fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.starts_with(name));
         let schedstat = is_named.then(|| fs::read_to_string(path.join("schedstat")).ok()).flatten()?;
         schedstat.split_ascii_whitespace().next()?.parse::<u64>().ok()
     };

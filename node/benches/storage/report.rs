@@ -4,6 +4,8 @@
 //! calls; latencies in us as the loop saw them. `ROWS` columns are of the whole run of one system, because what one turn
 //! puts another may flush. Ratios are formed inside a round, medians over rounds.
 
+use std::time::Duration;
+
 use crate::closed_loop::Measured;
 use crate::lasting::{Lasting, Opening, Restart};
 use crate::rounds::{Rounds, Totals, Who, per_second};
@@ -102,7 +104,7 @@ pub(crate) fn print_lasting(lasting: &Lasting) {
     let puts = overwrites.measured.count;
     let per_put = |bytes: u64| bytes as f64 / puts.max(1) as f64;
     println!(
-        "{} overwrites of every key: {:.0}/s, per put {:.0} B log + {:.0} B rows file (handed to redb: rows {:.0}, digests {:.0}, feed {:.0}), file {:.2} of live data, longest put {} us",
+        "{} overwrites of every key: {:.0}/s, per put {:.0} B log + {:.0} B rows file (handed to redb: rows {:.0}, digests {:.0}, feed {:.0}), file {:.2} of live data ({:.2} without holes), longest put {} us",
         overwrites.times,
         per_second(puts, overwrites.measured.time),
         per_put(overwrites.written.log),
@@ -111,14 +113,12 @@ pub(crate) fn print_lasting(lasting: &Lasting) {
         per_put(overwrites.flushed.digests_bytes),
         per_put(overwrites.flushed.feed_bytes),
         overwrites.file_bytes as f64 / live,
+        overwrites.allocated_bytes as f64 / live,
         overwrites.measured.latency.max()
     );
-    let opening = |opening: &Opening| {
-        format!(
-            "open in {:.3} s, first put durable at {:.3} s",
-            opening.open.as_secs_f64(),
-            opening.first_put.as_secs_f64()
-        )
+    let opening = |Opening { open, first_put, cpu }: &Opening| {
+        let [open, first_put, cpu] = [open, first_put, cpu].map(Duration::as_secs_f64);
+        format!("open in {open:.3} s ({cpu:.3} s of CPU), first put durable at {first_put:.3} s")
     };
     println!("after SIGKILL with an empty log: {}", opening(&restart.empty));
     println!("after SIGKILL with {} records in the log: {}", restart.log_records, opening(&restart.full));
@@ -175,8 +175,8 @@ pub(crate) fn print_goals(rounds: Option<&Rounds>, lasting: Option<&Lasting>) {
         goal("start after SIGKILL until a put is durable", format!("<= {limit:.2} s"), measured, took <= limit);
         let ratio = lasting.load.sorted_per_second / lasting.load.random_per_second;
         goal("sorted load over random load", ">= 5".into(), format!("{ratio:.1}"), ratio >= 5.0);
-        let grown = lasting.memory.after_bytes.saturating_sub(lasting.memory.before_bytes) as f64 / 1e6;
-        let per_million = grown * 1e6 / lasting.keys as f64;
+        let grown = lasting.memory.after_bytes as f64 - lasting.memory.before_bytes as f64;
+        let per_million = grown / lasting.keys as f64;
         goal("resident MB per 1M more keys", "<= 48".into(), format!("{per_million:.0}"), per_million <= 48.0);
     }
     print_table(&lines);

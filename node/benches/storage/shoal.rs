@@ -63,9 +63,11 @@ impl Memory {
         Self { budget: Budget::default(), cache_bytes: 64 << 20 }
     }
 
-    /// So many bytes in all, half of them objects.
+    /// So many bytes in all, divided as a node's are.
     pub(crate) fn of_bytes(bytes: usize) -> Self {
-        Self { budget: Budget { bytes: bytes / 2, ..Budget::default() }, cache_bytes: bytes / 2 }
+        let node = Self::of_a_node();
+        let pages = bytes / (node.bytes() / node.cache_bytes);
+        Self { budget: Budget { bytes: bytes - pages, ..Budget::default() }, cache_bytes: pages }
     }
 
     pub(crate) fn bytes(self) -> usize {

@@ -212,7 +212,7 @@ async fn ready(addresses: &[String], ca: &str) -> Result<(), Failure> {
 async fn missing(url: &str, nodes_count: usize) -> Result<Option<String>, Error> {
     let client = Client::builder().deadline(ASK_WITHIN).connect(url).await?;
     let status = client.status().await?;
-    let alive_count = status.members.iter().filter(|member| member.alive).count();
+    let alive_count = status.members.iter().filter(|member| member.is_reachable()).count();
     let alone = || (alive_count < nodes_count).then(|| format!("it reaches {alive_count} of {nodes_count} nodes"));
     Ok(status.serving.err().or_else(alone))
 }

@@ -2,11 +2,12 @@
 
 use serde_json::{Value as Json, json};
 use shoal_client::url::ClusterUrl;
-use shoal_protocol::client::{MemberStatus, Status};
+use shoal_protocol::client::Status;
 
 use super::config::{Source, url_of};
 use super::connect::Connect;
 use super::failure::{Failure, NOT_SERVING};
+use super::members;
 use super::output::Output;
 
 pub(super) async fn status(connect: &Connect, out: &mut Output) -> Result<(), Failure> {
@@ -22,7 +23,7 @@ pub(super) async fn status(connect: &Connect, out: &mut Output) -> Result<(), Fa
     }
     out.line(format_args!("layout    {}", or_dash(status.layout)))?;
     out.line("")?;
-    out.table(&members(&status))?;
+    out.table(&members::table(status.node, &status.members))?;
     if !status.warnings.is_empty() {
         out.line("")?;
         status.warnings.iter().try_for_each(|warning| out.line(format_args!("warning   {warning}")))?;
@@ -76,57 +77,19 @@ fn configured(source: Source) -> Result<ClusterUrl, Failure> {
     )
 }
 
-fn members(status: &Status) -> Vec<Vec<String>> {
-    let head =
-        ["NAME", "NODE", "ZONE", "WEIGHT", "ADDRESS", "STATE", "LAYOUT", "INCARNATION"].map(str::to_owned).to_vec();
-    let row = |member: &MemberStatus| {
-        let MemberStatus { endpoint, alive, incarnation, in_layout, catching_up } = member;
-        let state = match (endpoint.node == status.node, alive) {
-            (true, _) => "itself",
-            (false, true) => "alive",
-            (false, false) => "down",
-        };
-        let layout = match (in_layout, catching_up) {
-            (true, true) => "catching up",
-            (true, false) => "yes",
-            (false, _) => "no",
-        };
-        vec![
-            endpoint.name.clone(),
-            endpoint.node.to_string(),
-            endpoint.zone.clone(),
-            endpoint.weight.to_string(),
-            endpoint.addresses.join(","),
-            state.to_owned(),
-            layout.to_owned(),
-            or_dash(*incarnation),
-        ]
-    };
-    std::iter::once(head).chain(status.members.iter().map(row)).collect()
-}
-
 fn document(status: &Status) -> Json {
-    let members = status.members.iter().map(|member| {
-        json!({
-            "name": member.endpoint.name, "node": member.endpoint.node.to_string(), "zone": member.endpoint.zone,
-            "weight": member.endpoint.weight,
-            "addresses": member.endpoint.addresses, "alive": member.alive, "in_layout": member.in_layout,
-            "catching_up": member.catching_up,
-            "incarnation": member.incarnation.map(|incarnation| incarnation.to_string()),
-        })
-    });
     let figures = status.figures.iter().map(|(name, value)| (name.clone(), json!(value)));
     json!({
         "node": status.node.to_string(), "name": status.name, "cluster": status.cluster.to_string(),
         "version": status.version, "incarnation": status.incarnation.to_string(),
         "layout": status.layout.map(|layout| layout.to_string()),
         "serving": status.serving.is_ok(), "not_serving_because": status.serving.as_ref().err(),
-        "members": members.collect::<Vec<_>>(),
+        "members": members::document(&status.members),
         "warnings": status.warnings,
         "figures": figures.collect::<serde_json::Map<_, _>>(),
     })
 }
 
-fn or_dash(value: Option<impl ToString>) -> String {
+pub(super) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -133,7 +133,7 @@ async fn liveness(client: &Client) -> Result<BTreeMap<NodeId, bool>, Failure> {
     let status = client.status().await?;
     let itself = status.node;
     let of = |node, alive| (node, alive || node == itself);
-    Ok(status.members.iter().map(|member| of(member.endpoint.node, member.alive)).collect())
+    Ok(status.members.iter().map(|member| of(member.endpoint.node, member.is_reachable())).collect())
 }
 
 fn state(alive: &BTreeMap<NodeId, bool>, node: NodeId) -> &'static str {

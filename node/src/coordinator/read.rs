@@ -111,7 +111,9 @@ impl Read {
             | PeerResponse::Applied(_)
             | PeerResponse::Minted { .. }
             | PeerResponse::Rows { .. }
-            | PeerResponse::System { .. } => self.lost(cx, from),
+            | PeerResponse::System { .. }
+            | PeerResponse::Leases { .. }
+            | PeerResponse::Members(_) => self.lost(cx, from),
         }
     }
 
@@ -288,12 +290,12 @@ impl Read {
     }
 }
 
-/// The order to ask replicas in: this node first if it is one, the others from a point that differs by key; those that are
-/// catching up not at all.
+/// The order to ask replicas in: this node first if it is one, the others from a point that differs by key, those that are
+/// suspected last; those that are catching up not at all.
 fn order(around: Surroundings<'_>, place: &Place, mut primaries: Vec<NodeId>) -> Vec<NodeId> {
     let turn = usize::from(place.key.last().copied().unwrap_or(0)) % primaries.len().max(1);
     primaries.rotate_left(turn);
     primaries.retain(|node| !around.replaced.contains_key(node));
-    primaries.sort_by_key(|node| *node != around.me);
+    primaries.sort_by_key(|node| (around.suspects.contains(node), *node != around.me));
     primaries
 }

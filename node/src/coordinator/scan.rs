@@ -80,7 +80,7 @@ impl ScanPages {
         let (needed, _) = door::quorum(scan.r, numbers.r, numbers)?;
         let mut candidates = around.ring.preference(partition).primaries.clone();
         candidates.retain(|node| !around.replaced.contains_key(node));
-        candidates.sort_by_key(|node| *node != around.me);
+        candidates.sort_by_key(|node| (around.suspects.contains(node), *node != around.me));
         Ok(Self {
             partition,
             conflict: info.spec.conflict,
@@ -124,7 +124,9 @@ impl ScanPages {
             | PeerResponse::Minted { .. }
             | PeerResponse::Same
             | PeerResponse::State { .. }
-            | PeerResponse::System { .. } => self.lost(cx, from),
+            | PeerResponse::System { .. }
+            | PeerResponse::Leases { .. }
+            | PeerResponse::Members(_) => self.lost(cx, from),
         }
     }
 

@@ -16,6 +16,7 @@ struct Scene {
     coordinator: Coordinator<u8>,
     ring: Ring,
     alive: BTreeSet<NodeId>,
+    suspects: BTreeSet<NodeId>,
     replaced: BTreeMap<NodeId, Custody>,
     keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
     keys: ContextKeys,
@@ -41,6 +42,7 @@ impl Scene {
             coordinator: Coordinator::new(0),
             ring: Ring::new(Layout::new(Intent { nodes }, incarnations)),
             alive: (1..=3).map(NodeId).collect(),
+            suspects: BTreeSet::new(),
             replaced: BTreeMap::new(),
             keyspaces: BTreeMap::from([(info.id, info)]),
             keys: ContextKeys(vec![ContextKey { id: 1, key: [1; 32] }]),
@@ -57,6 +59,7 @@ impl Scene {
             me: NodeId(1),
             ring: &self.ring,
             alive: &self.alive,
+            suspects: &self.suspects,
             replaced: &self.replaced,
             keyspaces: &self.keyspaces,
             context_keys: &self.keys,
@@ -113,6 +116,8 @@ fn word(request: &PeerRequest) -> String {
         PeerRequest::Admit { .. } => "admit".into(),
         PeerRequest::Mint { .. } => "mint".into(),
         PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
+        PeerRequest::ConfirmLeases { .. } => "leases".into(),
+        PeerRequest::Members => "members".into(),
     }
 }
 
@@ -127,6 +132,8 @@ fn said(response: &PeerResponse) -> String {
         PeerResponse::State { .. } => "an object".into(),
         PeerResponse::Rows { rows, finished } => format!("{} rows{}", rows.len(), if *finished { ", all" } else { "" }),
         PeerResponse::System { .. } => "system".into(),
+        PeerResponse::Leases { .. } => "leases".into(),
+        PeerResponse::Members(_) => "members".into(),
     }
 }
 
@@ -224,6 +231,19 @@ fn a_stale_replica_is_repaired_after_the_answer() {
     let nothing = scene.state(&Object::default());
     scene.answer(2, nothing);
     insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_suspect_is_not_read_from_while_another_can_be() {
+    for (suspect, other) in [(2, 3), (3, 2)] {
+        let mut scene = Scene::new();
+        scene.suspects.insert(NodeId(suspect));
+        scene.start(get(None));
+        let fresh = scene.state(&put(1));
+        scene.answer(1, fresh);
+        let asked = |node| scene.asks.iter().any(|(_, asked)| *asked == NodeId(node));
+        assert!(asked(other) && !asked(suspect), "{:?}", scene.asks);
+    }
 }
 
 #[test]

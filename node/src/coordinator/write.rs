@@ -90,7 +90,8 @@ impl Write {
         let mut candidates: Vec<NodeId> =
             primaries.iter().copied().filter(|node| around.alive.contains(node)).collect();
         // A replica that is catching up cannot check what it has lost: its door is the last.
-        candidates.sort_by_key(|node| (around.replaced.contains_key(node), *node != around.me));
+        let is_last = |node: &NodeId| (around.replaced.contains_key(node), around.suspects.contains(node));
+        candidates.sort_by_key(|node| (is_last(node), *node != around.me));
         if candidates.len() < usize::from(needed) {
             let replied = u8::try_from(candidates.len()).unwrap_or(u8::MAX);
             return Err(RequestError::Unavailable { replied, needed });
@@ -145,7 +146,9 @@ impl Write {
             PeerResponse::Same
             | PeerResponse::State { .. }
             | PeerResponse::Rows { .. }
-            | PeerResponse::System { .. } => self.lost(cx, from),
+            | PeerResponse::System { .. }
+            | PeerResponse::Leases { .. }
+            | PeerResponse::Members(_) => self.lost(cx, from),
         }
     }
 

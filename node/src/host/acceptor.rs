@@ -14,9 +14,10 @@ use tracing::{debug, info};
 
 use super::endpoint;
 use super::event::Door;
+use super::gossip::{Opened, gossip};
 use super::links::{GOODBYE_WITHIN, HELLO_WITHIN, serve_client, serve_peer};
 use super::outbox::LinkEnd;
-use super::tls::{ALPN_CLIENT, ALPN_PEER, PeerIdentity};
+use super::tls::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, PeerIdentity};
 
 /// Accepts until the endpoint closes.
 pub(super) async fn accept(endpoint: Endpoint, door: Door) {
@@ -49,6 +50,8 @@ async fn converse(connection: &Connection, send: SendStream, receive: RecvStream
         serve_peer(receive, send, PeerIdentity::of(connection), door).await
     } else if alpn == ALPN_CLIENT {
         serve_client(receive, send, door).await
+    } else if alpn == ALPN_GOSSIP {
+        gossip(connection, (send, receive), Opened::There, door).await.1
     } else {
         LinkEnd::Dropped
     }

@@ -32,13 +32,16 @@ pub(super) fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// QUIC on a bound socket: accepts `shoal-peer` and `shoal`, dials peers.
-pub(super) fn open(
-    socket: UdpSocket,
-    tls: &NodeTls,
-    secret: &ClusterSecret,
-    node: NodeId,
-) -> io::Result<quinn::Endpoint> {
+/// QUIC on a bound socket.
+pub(super) struct Opened {
+    /// Accepts `shoal-peer`, `shoal-gossip` and `shoal`; dials `shoal-peer`.
+    pub(super) endpoint: quinn::Endpoint,
+    /// Dials `shoal-gossip`.
+    pub(super) gossip: quinn::ClientConfig,
+}
+
+/// Opens it.
+pub(super) fn open(socket: UdpSocket, tls: &NodeTls, secret: &ClusterSecret, node: NodeId) -> io::Result<Opened> {
     let of = node.0.to_be_bytes();
     let mut config = EndpointConfig::new(Arc::new(ResetKey(secret.derive("stateless reset", &of))));
     let connection_ids = secret.derive("connection ids", &of);
@@ -48,7 +51,10 @@ pub(super) fn open(
 
     let window_bytes = receive_window_bytes(&socket);
     let mut server = quinn::ServerConfig::with_crypto(tls.server.clone());
-    server.transport_config(Arc::new(transport(window_bytes, IDLE_SERVER)));
+    let mut to_all = transport(window_bytes, IDLE_SERVER);
+    // What is on the other end shows only after the handshake; others than gossip have no use for it.
+    to_all.datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX));
+    server.transport_config(Arc::new(to_all));
     // A peer that moves dials again, and so do clients; a path that changes under a connection is only an attack surface.
     server.migration(false);
     server.max_incoming(INCOMING_COUNT_MAX);
@@ -59,9 +65,15 @@ pub(super) fn open(
     to_peers.keep_alive_interval(Some(KEEP_ALIVE_PEER));
     dialer.transport_config(Arc::new(to_peers));
 
+    let mut gossip = quinn::ClientConfig::new(tls.gossip_client.clone());
+    let mut to_members = transport(window_bytes, IDLE_GOSSIP);
+    to_members.datagram_receive_buffer_size(Some(DATAGRAMS_BYTES_MAX));
+    to_members.datagram_send_buffer_size(DATAGRAMS_BYTES_MAX);
+    gossip.transport_config(Arc::new(to_members));
+
     let mut endpoint = quinn::Endpoint::new(config, Some(server), socket, Arc::new(quinn::TokioRuntime))?;
     endpoint.set_default_client_config(dialer);
-    Ok(endpoint)
+    Ok(Opened { endpoint, gossip })
 }
 
 /// What to do with a connection attempt.
@@ -149,6 +161,11 @@ const STREAMS_COUNT_MAX: u32 = 1;
 const IDLE_SERVER: Duration = Duration::from_secs(30);
 /// Silence after which a connection to a peer is dead; guess: a few lost keep-alives, to be tuned with SWIM.
 const IDLE_PEER: Duration = Duration::from_secs(4);
+/// Silence after which a connection for gossip is closed: it is opened again when there is something to say. Guess: in a
+/// cluster of up to 30 members everybody speaks to everybody more often than this.
+const IDLE_GOSSIP: Duration = Duration::from_secs(30);
+/// Datagrams kept per connection for a reader or a path that is behind, bytes; older ones make room. Guess: some packets.
+const DATAGRAMS_BYTES_MAX: usize = 64 << 10;
 /// How often the dialing side speaks when it has nothing to say.
 const KEEP_ALIVE_PEER: Duration = Duration::from_secs(1);
 /// Handshakes waiting for this node, and bytes held for them; guess, far above a cluster of 50 nodes starting at once.

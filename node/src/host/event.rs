@@ -12,6 +12,7 @@ use shoal_protocol::id::NodeId;
 use shoal_protocol::peer::PeerHello;
 use tokio::sync::{mpsc, oneshot};
 
+use super::gossip::GossipLink;
 use super::limits::{LinkLimits, LoadLimits};
 use super::load::{Load, Side};
 use super::outbox::{LinkEnd, Outbox};
@@ -39,6 +40,12 @@ pub(super) enum Event {
     },
     /// The connection of a node that dialed this one has ended.
     LinkGone { link: LinkId },
+    /// A connection for gossip has got the other end's hello. After an `Ok`, which is this node's own hello, gossip follows.
+    GossipUp { hello: PeerHello, link: Rc<GossipLink>, verdict: oneshot::Sender<Result<PeerHello, RequestError>> },
+    /// The connection of a `GossipUp` has ended.
+    GossipGone { node: NodeId, id: u64 },
+    /// A node cannot be dialed for gossip at present.
+    GossipUnreachable { node: NodeId },
     /// A connection to a peer is being opened: what does this node say of itself?
     OwnHello { answer: oneshot::Sender<PeerHello> },
     /// A node answered at a seed's address.

@@ -22,11 +22,13 @@ use tracing::{info, warn};
 use super::acceptor::CLOSED;
 use super::clock::Clock;
 use super::event::Event;
+use super::gossip::{GossipLink, GossipLinks, Sent};
 use super::outbox::Outbox;
 use super::peers::Peers;
 use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
-use crate::node::{ConnectionId, Effect, Input, LinkId, Node};
+use crate::node::ConnectionId;
+use crate::node::{Effect, Input, LinkId, Node, Parcel};
 use crate::storage::{CellId, StoreDone, StoreEffect};
 
 /// Orders from whoever runs the server.
@@ -61,6 +63,7 @@ pub(super) struct EventLoop {
     pub(super) peers: Peers,
     pub(super) effects: Vec<Effect>,
     pub(super) switchboard: Switchboard,
+    pub(super) gossip_links: GossipLinks,
     pub(super) cut: BTreeSet<NodeId>,
     pub(super) stage: Stage,
     /// Those who want to know when the node serves.
@@ -74,6 +77,8 @@ pub(super) enum Stage {
     Serving,
     /// No new requests; those under way have until then.
     Draining(Instant),
+    /// The other nodes are being told, until then.
+    Leaving(Instant),
     /// Everybody has been told; their connections have until then.
     Parting(Instant),
 }
@@ -148,7 +153,7 @@ impl EventLoop {
         let node = self.node.next_deadline().map(|deadline| self.clock.timer(deadline));
         let stage = match self.stage {
             Stage::Serving => None,
-            Stage::Draining(until) | Stage::Parting(until) => Some(until),
+            Stage::Draining(until) | Stage::Leaving(until) | Stage::Parting(until) => Some(until),
         };
         node.into_iter().chain(stage).min()
     }
@@ -162,6 +167,7 @@ impl EventLoop {
             Control::AwaitServing { serves } => self.awaiting.push(serves),
             Control::Cut { nodes, done } => {
                 self.switchboard.cut(&nodes);
+                self.gossip_links.cut(&nodes);
                 self.cut = nodes;
                 self.peers.wake();
                 // A test that has gone away does not mind.
@@ -185,8 +191,13 @@ impl EventLoop {
                 let _ = verdict.send(self.greet(link, &hello, outbox));
             }
             Event::LinkGone { link } => self.switchboard.remove_link(link),
+            Event::GossipUp { hello, link, verdict } => {
+                let _ = verdict.send(self.gossip_up(now, &hello, link));
+            }
+            Event::GossipGone { node, id } => self.gossip_links.remove(node, id),
+            Event::GossipUnreachable { node } => self.gossip_links.give_up(node),
             Event::OwnHello { answer } => {
-                let _ = answer.send(self.own_hello());
+                let _ = answer.send(self.node.hello());
             }
             Event::Found { hello, seed, verdict } => {
                 let _ = verdict.send(self.found(now, &hello, seed));
@@ -196,6 +207,7 @@ impl EventLoop {
             }
             Event::PeerDown { node } => {
                 if self.switchboard.remove_peer(node) {
+                    self.gossip_links.cut(&BTreeSet::from([node]));
                     self.node.handle(now, Input::PeerDown { node }, &mut self.effects);
                 }
             }
@@ -205,7 +217,10 @@ impl EventLoop {
     /// Work for the node. A node that stops takes no more from clients; what it owes to other nodes it still does.
     fn input(&mut self, now: Now, input: Input) {
         match (input, self.stage) {
-            (Input::ClientCall { connection, request, .. }, Stage::Draining(_) | Stage::Parting(_)) => {
+            (
+                Input::ClientCall { connection, request, .. },
+                Stage::Draining(_) | Stage::Leaving(_) | Stage::Parting(_),
+            ) => {
                 self.switchboard.answer_client(connection, request, &Err(stopping()));
             }
             (input, _) => self.node.handle(now, input, &mut self.effects),
@@ -232,16 +247,14 @@ impl EventLoop {
             self.check(hello)?;
             self.switchboard.add_link(link, hello.member.node, hello.member.boot_nonce, outbox);
             self.peers.learn(&hello.member, None);
-            self.peers.hear_of(&hello.others);
         }
-        Ok(self.own_hello())
+        Ok(self.node.hello())
     }
 
     fn found(&mut self, now: Now, hello: &PeerHello, seed: String) -> Result<(), RequestError> {
         if !self.is_self(hello) {
             self.check(hello)?;
             self.peers.learn(&hello.member, Some(&seed));
-            self.peers.hear_of(&hello.others);
         }
         let found = Input::SeedFound { seed, node: hello.member.node };
         self.node.handle(now, found, &mut self.effects);
@@ -257,8 +270,23 @@ impl EventLoop {
         Ok(())
     }
 
-    fn own_hello(&self) -> PeerHello {
-        PeerHello { others: self.peers.met(), ..self.node.hello() }
+    fn gossip_up(&mut self, now: Now, hello: &PeerHello, link: Rc<GossipLink>) -> Result<PeerHello, RequestError> {
+        self.check(hello)?;
+        let to = hello.member.node;
+        let bytes = self.gossip_links.add(to, link);
+        self.node.handle(now, Input::PacketSize { to, bytes }, &mut self.effects);
+        Ok(self.node.hello())
+    }
+
+    /// Sends gossip; a connection for it is opened when it is needed.
+    fn gossip(&mut self, to: NodeId, parcel: Parcel) {
+        match self.gossip_links.send(to, parcel) {
+            Sent::Gone => {}
+            Sent::Unconnected => self.peers.dial_for_gossip(to),
+            Sent::Sized(bytes) => {
+                self.node.handle(self.clock.now(), Input::PacketSize { to, bytes }, &mut self.effects);
+            }
+        }
     }
 
     fn is_self(&self, hello: &PeerHello) -> bool {
@@ -277,22 +305,33 @@ impl EventLoop {
 
     fn perform(&mut self) {
         let mut for_storage: Vec<Vec<StoreEffect>> = self.storage.iter().map(|_| Vec::new()).collect();
-        for effect in self.effects.drain(..) {
-            match effect {
-                Effect::AnswerClient { connection, request, result } => {
-                    self.switchboard.answer_client(connection, request, &result);
-                }
-                Effect::Call { to, request, call } => self.switchboard.call(to, request, &call),
-                Effect::AnswerPeer { link, request, response } => {
-                    self.switchboard.answer_peer(link, request, &response);
-                }
-                Effect::Store { cell, effect } => for_storage[usize::from(cell.0)].push(effect),
+        let mut effects = std::mem::take(&mut self.effects);
+        while !effects.is_empty() {
+            for effect in effects.drain(..) {
+                self.perform_one(effect, &mut for_storage);
             }
+            // Gossip may have learnt of a packet size.
+            effects = std::mem::take(&mut self.effects);
         }
         for ((cell, threads), effects) in (0..).map(CellId).zip(&self.storage).zip(for_storage) {
             if !effects.is_empty() {
                 threads.submit(effects, self.node.storage_pressure(cell));
             }
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect, for_storage: &mut [Vec<StoreEffect>]) {
+        match effect {
+            Effect::AnswerClient { connection, request, result } => {
+                self.switchboard.answer_client(connection, request, &result);
+            }
+            Effect::Call { to, request, call } => self.switchboard.call(to, request, &call),
+            Effect::AnswerPeer { link, request, response } => {
+                self.switchboard.answer_peer(link, request, &response);
+            }
+            Effect::Gossip { to, parcel } => self.gossip(to, parcel),
+            Effect::Learn { member } => self.peers.learn(&member, None),
+            Effect::Store { cell, effect } => for_storage[usize::from(cell.0)].push(effect),
         }
     }
 
@@ -302,13 +341,21 @@ impl EventLoop {
         if let Stage::Draining(until) = self.stage
             && (now >= until || self.switchboard.client_requests_count() == 0)
         {
+            self.node.handle(self.clock.now(), Input::Leave, &mut self.effects);
+            self.perform();
+            self.stage = Stage::Leaving(now + LEAVE_WITHIN);
+        }
+        if let Stage::Leaving(until) = self.stage
+            && (now >= until || self.node.has_left())
+        {
             self.peers.stop();
+            self.gossip_links.end_all();
             self.switchboard.dismiss_all(&stopping());
             self.endpoint.set_server_config(None);
             self.stage = Stage::Parting(now + PART_WITHIN);
         }
         match self.stage {
-            Stage::Serving | Stage::Draining(_) => false,
+            Stage::Serving | Stage::Draining(_) | Stage::Leaving(_) => false,
             Stage::Parting(until) => now >= until || self.switchboard.is_empty(),
         }
     }
@@ -332,5 +379,7 @@ fn stopping() -> RequestError {
 const BATCH_COUNT_MAX: usize = 1_024;
 /// How long a stop waits for verdicts: requests' own deadlines are rarely longer.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+/// How long it may take to tell the other nodes; who is not told finds out.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long goodbyes may take.
 const PART_WITHIN: Duration = Duration::from_secs(1);

@@ -146,7 +146,7 @@ where
 }
 
 /// Runs a conversation beside the writer, until either ends or the outbox is killed.
-async fn run<W>(
+pub(super) async fn run<W>(
     outbox: &Outbox,
     mut writer: W,
     conversation: impl Future<Output = Result<Infallible, LinkEnd>>,
@@ -228,25 +228,25 @@ fn admit(frame: &Frame, outbox: &Outbox) -> Result<Room, LinkEnd> {
 }
 
 /// Cuts frames out of a stream.
-struct Frames<R> {
+pub(super) struct Frames<R> {
     reader: R,
     frames: FrameReader,
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
     /// Before the hello only little is read.
-    fn new(reader: R, bytes_max: u32) -> Self {
+    pub(super) fn new(reader: R, bytes_max: u32) -> Self {
         Self { reader, frames: FrameReader::new(bytes_max) }
     }
 
     /// Longer frames from now on.
-    fn allow(&mut self, bytes_max: u32) {
+    pub(super) fn allow(&mut self, bytes_max: u32) {
         let rest = self.frames.buffer().split();
         self.frames = FrameReader::new(bytes_max);
         self.frames.buffer().unsplit(rest);
     }
 
-    async fn next(&mut self) -> Result<Frame, LinkEnd> {
+    pub(super) async fn next(&mut self) -> Result<Frame, LinkEnd> {
         loop {
             if let Some(frame) = self.frames.next_frame().map_err(malformed)? {
                 return Ok(frame);
@@ -259,7 +259,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 
     /// The frame that opens the conversation.
-    async fn first<T: DeserializeOwned>(&mut self, kind: FrameKind) -> Result<T, LinkEnd> {
+    pub(super) async fn first<T: DeserializeOwned>(&mut self, kind: FrameKind) -> Result<T, LinkEnd> {
         let frame = timeout(HELLO_WITHIN, self.next()).await.map_err(|_| bad("no hello in time"))??;
         expect(&frame, kind)?;
         decode(&frame)
@@ -267,7 +267,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 }
 
 /// A goodbye ends the conversation; any other frame out of place ends it with one.
-fn expect(frame: &Frame, kind: FrameKind) -> Result<(), LinkEnd> {
+pub(super) fn expect(frame: &Frame, kind: FrameKind) -> Result<(), LinkEnd> {
     if frame.kind == kind {
         Ok(())
     } else if frame.kind == FrameKind::Goodbye {
@@ -277,11 +277,11 @@ fn expect(frame: &Frame, kind: FrameKind) -> Result<(), LinkEnd> {
     }
 }
 
-fn decode<T: DeserializeOwned>(frame: &Frame) -> Result<T, LinkEnd> {
+pub(super) fn decode<T: DeserializeOwned>(frame: &Frame) -> Result<T, LinkEnd> {
     codec::decode(&frame.body).map_err(bad)
 }
 
-fn say<T: Serialize>(outbox: &Outbox, kind: FrameKind, body: &T) -> Result<(), LinkEnd> {
+pub(super) fn say<T: Serialize>(outbox: &Outbox, kind: FrameKind, body: &T) -> Result<(), LinkEnd> {
     outbox.queue(kind, RequestId(0), body).map_err(too_long)
 }
 
@@ -316,8 +316,8 @@ pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Longest hello of a client, bytes: its name and one access token.
 const CLIENT_HELLO_BYTES_MAX: u32 = 64 << 10;
-/// Longest hello of a node, bytes: itself and 64 others, each with twice 16 addresses of up to 261 bytes.
-const PEER_HELLO_BYTES_MAX: u32 = 1 << 20;
+/// Longest hello of a node, bytes: itself, with twice 16 addresses of up to 261 bytes, is below 10,000.
+pub(super) const PEER_HELLO_BYTES_MAX: u32 = 64 << 10;
 /// Room made before each read, bytes; guess: a few full packets.
 const READ_BYTES: usize = 64 << 10;
 /// No question for the status is longer, bytes: nothing longer is decoded while the node is at a limit.

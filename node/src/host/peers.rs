@@ -1,7 +1,8 @@
 //! Dialing: one outgoing connection to every known node, kept up for ever.
 //!
 //! What: a task per seed finds out who lives at its addresses; a task per node found keeps a link to it. Names are resolved
-//! anew at each attempt and every address is tried, because addresses move. Whoever was met once is remembered on disk, so
+//! anew at each attempt and every address is tried, because addresses move. Gossip tells of nodes that no seed named, and has
+//! connections of its own dialed when it needs them. Whoever was met once is remembered on disk, so
 //! that a seed is needed only to meet. Source: DESIGN §8; notes on deployment §2.
 //! Invariants: a link is to the node it was meant for, by certificate and hello; this node's own address among the seeds
 //! is recognised and dropped; nobody known is ever given up; waits are jittered and grow from 20 ms to 2 s; who is refused,
@@ -13,12 +14,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use quinn::{ConnectionError, Endpoint};
+use quinn::{ClientConfig, ConnectError, Connecting, Connection, ConnectionError, Endpoint};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::NodeId;
-use shoal_protocol::peer::PeerMember;
+use shoal_protocol::member::Member;
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -27,7 +28,9 @@ use tracing::{debug, info, warn};
 
 use super::acceptor::close;
 use super::address_book::AddressBook;
+use super::endpoint;
 use super::event::{Door, Event};
+use super::gossip::{Opened, gossip};
 use super::links::{Errand, call_peer};
 use super::outbox::LinkEnd;
 use super::tls::{NODE_SERVER_NAME, PeerIdentity, untrusted};
@@ -36,6 +39,7 @@ use crate::node::Input;
 /// Who is known, and the means to dial them.
 pub(super) struct Peers {
     endpoint: Endpoint,
+    gossip: ClientConfig,
     door: Door,
     own: NodeId,
     known: BTreeMap<NodeId, Rc<Known>>,
@@ -48,7 +52,7 @@ pub(super) struct Peers {
 #[derive(Default)]
 struct Known {
     /// What it last said of itself, or others said of it.
-    member: RefCell<Option<PeerMember>>,
+    member: RefCell<Option<Member>>,
     /// Where an earlier process met it; given up once it has said where it is.
     remembered: RefCell<Vec<String>>,
     /// Where it answered, for the case that it does not know its own address.
@@ -59,10 +63,11 @@ struct Known {
 
 impl Peers {
     /// Begins to keep links to those in the book.
-    pub(super) fn new(endpoint: Endpoint, door: Door, own: NodeId, seed: [u8; 32], book: AddressBook) -> Self {
+    pub(super) fn new(opened: endpoint::Opened, door: Door, own: NodeId, seed: [u8; 32], book: AddressBook) -> Self {
+        let endpoint::Opened { endpoint, gossip } = opened;
         let remembered = book.known().clone();
         let (known, rng) = (BTreeMap::new(), ChaCha8Rng::from_seed(seed));
-        let mut peers = Self { endpoint, door, own, known, book, rng, is_stopped: Rc::default() };
+        let mut peers = Self { endpoint, gossip, door, own, known, book, rng, is_stopped: Rc::default() };
         for (node, addresses) in remembered.into_iter().filter(|(node, _)| *node != own) {
             peers.know(node).remembered.replace(addresses);
         }
@@ -76,7 +81,7 @@ impl Peers {
     }
 
     /// Begins to keep a link to this node, or learns where it lives now, and tries at once if there is no link.
-    pub(super) fn learn(&mut self, member: &PeerMember, found_at: Option<&str>) {
+    pub(super) fn learn(&mut self, member: &Member, found_at: Option<&str>) {
         if member.node == self.own {
             return;
         }
@@ -92,19 +97,6 @@ impl Peers {
         self.book.note(member.node, known.addresses());
     }
 
-    /// Learns of nodes by hearsay: of those already known, what they said themselves counts more.
-    pub(super) fn hear_of(&mut self, others: &[PeerMember]) {
-        let own = self.own;
-        for member in others.iter().take(OTHERS_COUNT_MAX).filter(|member| member.node != own) {
-            let known = self.know(member.node);
-            if known.member.borrow().is_none() {
-                known.member.replace(Some(member.clone()));
-                known.wake.notify_one();
-                self.book.note(member.node, known.addresses());
-            }
-        }
-    }
-
     /// The node, to which a link is kept from now on.
     fn know(&mut self, node: NodeId) -> Rc<Known> {
         if let Some(known) = self.known.get(&node) {
@@ -117,9 +109,10 @@ impl Peers {
         known
     }
 
-    /// Whom this node has met, for its hello.
-    pub(super) fn met(&self) -> Vec<PeerMember> {
-        self.known.values().filter_map(|known| known.member.borrow().clone()).take(OTHERS_COUNT_MAX).collect()
+    /// Opens a connection for gossip, if the node can be found; the event loop hears how that went.
+    pub(super) fn dial_for_gossip(&mut self, node: NodeId) {
+        let known = self.know(node);
+        spawn_local(dial_for_gossip(self.dialer(), node, known));
     }
 
     /// Tries everybody without a link now.
@@ -135,8 +128,8 @@ impl Peers {
     }
 
     fn dialer(&self) -> Dialer {
-        let (endpoint, door) = (self.endpoint.clone(), self.door.clone());
-        Dialer { endpoint, door, is_stopped: Rc::clone(&self.is_stopped) }
+        let (endpoint, gossip, door) = (self.endpoint.clone(), self.gossip.clone(), self.door.clone());
+        Dialer { endpoint, gossip, door, is_stopped: Rc::clone(&self.is_stopped) }
     }
 
     fn waits(&mut self) -> Waits {
@@ -189,6 +182,20 @@ async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
     }
 }
 
+async fn dial_for_gossip(dialer: Dialer, node: NodeId, known: Rc<Known>) {
+    'dialing: for name in known.addresses() {
+        for address in resolve(&name).await {
+            let (was_up, end) = dialer.gossip(address, node).await;
+            debug!(%node, %address, %end, "gossip ended");
+            if was_up {
+                break 'dialing;
+            }
+        }
+    }
+    // A node that ends needs no news.
+    let _ = dialer.door.tell(Event::GossipUnreachable { node }).await;
+}
+
 async fn keep(dialer: Dialer, node: NodeId, known: Rc<Known>, mut waits: Waits) {
     let mut complaint = Complaint::default();
     loop {
@@ -220,34 +227,57 @@ async fn resolve(name: &str) -> Vec<SocketAddr> {
 
 struct Dialer {
     endpoint: Endpoint,
+    gossip: ClientConfig,
     door: Door,
     is_stopped: Rc<Cell<bool>>,
 }
 
 impl Dialer {
-    async fn dial(&self, address: SocketAddr, errand: Errand) -> LinkEnd {
-        if self.is_stopped.get() {
-            return LinkEnd::Stopping;
-        }
-        let failed = |error: String| LinkEnd::Failed(std::io::Error::other(error));
-        let connecting = match self.endpoint.connect(address, NODE_SERVER_NAME) {
-            Ok(connecting) => connecting,
-            Err(error) => return failed(error.to_string()),
+    /// A connection for gossip: whether it came to that, and why it ended.
+    async fn gossip(&self, address: SocketAddr, node: NodeId) -> (bool, LinkEnd) {
+        let connecting = self.endpoint.connect_with(self.gossip.clone(), address, NODE_SERVER_NAME);
+        let connection = match self.connect(connecting).await {
+            Ok(connection) => connection,
+            Err(end) => return (false, end),
         };
-        let connection = match timeout(DIAL_WITHIN, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return refused(&error).unwrap_or_else(|| failed(error.to_string())),
-            Err(_) => return failed("no answer".to_owned()),
+        let (was_up, end) = match connection.open_bi().await {
+            Ok(streams) => gossip(&connection, streams, Opened::Here(node), &self.door).await,
+            Err(error) => (false, failed(error)),
+        };
+        close(&connection, &end).await;
+        (was_up, end)
+    }
+
+    async fn connect(&self, connecting: Result<Connecting, ConnectError>) -> Result<Connection, LinkEnd> {
+        if self.is_stopped.get() {
+            return Err(LinkEnd::Stopping);
+        }
+        match timeout(DIAL_WITHIN, connecting.map_err(failed)?).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(refused(&error).unwrap_or_else(|| failed(error))),
+            Err(_) => Err(failed("no answer")),
+        }
+    }
+
+    async fn dial(&self, address: SocketAddr, errand: Errand) -> LinkEnd {
+        let connecting = self.endpoint.connect(address, NODE_SERVER_NAME);
+        let connection = match self.connect(connecting).await {
+            Ok(connection) => connection,
+            Err(end) => return end,
         };
         let end = match connection.open_bi().await {
             Ok((send, receive)) => call_peer(receive, send, PeerIdentity::of(&connection), errand, &self.door).await,
-            Err(error) => failed(error.to_string()),
+            Err(error) => failed(error),
         };
         // The other end judges this node's certificate after this end has judged its own: the verdict comes by the close.
         let end = connection.close_reason().as_ref().and_then(refused).unwrap_or(end);
         close(&connection, &end).await;
         end
     }
+}
+
+fn failed(error: impl ToString) -> LinkEnd {
+    LinkEnd::Failed(std::io::Error::other(error.to_string()))
 }
 
 /// Whether a connection failed because of a certificate.
@@ -310,8 +340,6 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 const DIAL_WITHIN: Duration = Duration::from_secs(3);
 /// A seed whose every address has answered is asked again after this: its name may stand for more nodes by then.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// Members named in a hello. Beyond so many, gossip has to do it.
-const OTHERS_COUNT_MAX: usize = 64;
 /// Addresses tried per name, and names taken from one member.
 pub(super) const ADDRESSES_COUNT_MAX: usize = 16;
 

@@ -27,6 +27,7 @@ use super::disk::DirectoryDisk;
 use super::endpoint;
 use super::event::Door;
 use super::event_loop::{Control, EventLoop, LoopEnd, Stage};
+use super::gossip::GossipLinks;
 use super::peers::Peers;
 use super::secret::{ClusterSecrets, node_id};
 use super::storage_threads::{Completions, StorageThreads};
@@ -296,12 +297,13 @@ fn assemble(
     let (storage, recovered) = open_storage(&config, (cluster, node), &mut entropy, &done)?;
 
     let tls = NodeTls::new(&secrets, node)?;
-    let endpoint = endpoint::open(socket, &tls, secret, node).map_err(system)?;
+    let opened = endpoint::open(socket, &tls, secret, node).map_err(system)?;
+    let endpoint = opened.endpoint.clone();
     let local_address = endpoint.local_addr().map_err(system)?;
     let (door, events) = Door::new(config.limits.link, config.limits.load);
     spawn_local(accept(endpoint.clone(), door.clone()));
     let book = AddressBook::open(&config.data_dir).map_err(system)?;
-    let mut peers = Peers::new(endpoint.clone(), door, node, seed(&mut entropy), book);
+    let mut peers = Peers::new(opened, door, node, seed(&mut entropy), book);
     config.seeds.iter().for_each(|seed| peers.find(seed.clone()));
 
     let clock = Clock::start();
@@ -323,6 +325,7 @@ fn assemble(
         peers,
         effects,
         switchboard: Switchboard::default(),
+        gossip_links: GossipLinks::default(),
         cut: BTreeSet::new(),
         stage: Stage::Serving,
         awaiting: Vec::new(),

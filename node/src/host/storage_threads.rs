@@ -2,7 +2,7 @@
 //!
 //! Shape: effects go into the inbox of their lane; a lane's thread takes everything pending at once, performs it, and answers
 //! in one batch. What gathers while a sync is under way is the next group of the log, without any lingering; neither reads
-//! nor syncs wait for a flush, and a flush rests between its chunks while there is time.
+//! nor syncs wait for a flush, and a flush rests between its chunks while there is time and something to give way to.
 //! Bounds: what waits is bounded by the node's requests in flight and by the store's memory (`pressure`); answers are never
 //! more than the effects behind them.
 //! After a failure the store asks for `Reopen`: the log's thread takes the lanes from the others and tries until it succeeds,
@@ -10,7 +10,7 @@
 
 mod inbox;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ struct Inboxes {
     reads: Inbox<ReadEffect>,
     /// Bits of the store's pressure: an `f32`.
     pressure: AtomicU32,
+    /// How often something was submitted for log or reads.
+    foreground_count: AtomicU64,
 }
 
 /// What the threads share.
@@ -100,6 +102,9 @@ impl StorageThreads {
                     self.inboxes.log.reopen();
                 }
             }
+        }
+        if !log.is_empty() || !reads.is_empty() {
+            self.inboxes.foreground_count.fetch_add(1, Ordering::Relaxed);
         }
         self.inboxes.log.push(log);
         self.inboxes.rows.push(rows);
@@ -220,10 +225,16 @@ fn lanes<D: Disk>(engine: Engine<D>, inboxes: &Arc<Inboxes>) -> (LogLane<D>, Row
     (log, rows.resting(rest(Arc::clone(inboxes))), reads)
 }
 
-/// Rests as long as the chunk took, less the fuller the memtables are, so that what is in the foreground has half the disk.
+/// Rests as long as the chunk took, less the fuller the memtables are, so that what is in the foreground has half the disk; not
+/// at all when there was nothing in the foreground.
 fn rest(inboxes: Arc<Inboxes>) -> Rest {
-    let mut since = Instant::now();
+    let (mut since, mut foreground_count) = (Instant::now(), 0);
     Box::new(move |chunk| {
+        let before = std::mem::replace(&mut foreground_count, inboxes.foreground_count.load(Ordering::Relaxed));
+        if before == foreground_count {
+            since = Instant::now();
+            return;
+        }
         // Of a new flush the first chunk's time is not known: its rest is as short as it gets.
         let took = if chunk.is_first { Duration::ZERO } else { since.elapsed() };
         let pressure = f32::from_bits(inboxes.pressure.load(Ordering::Relaxed));

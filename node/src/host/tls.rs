@@ -118,10 +118,12 @@ impl ClusterCa {
 
 /// The TLS sides of one node.
 pub(super) struct NodeTls {
-    /// For both ALPNs; client certificates are checked when shown.
+    /// For all ALPNs; client certificates are checked when shown.
     pub(super) server: Arc<QuicServerConfig>,
     /// For dialing peers.
     pub(super) peer_client: Arc<QuicClientConfig>,
+    /// For gossip with them.
+    pub(super) gossip_client: Arc<QuicClientConfig>,
     /// What clients pin.
     pub(super) ca_pin: String,
 }
@@ -133,8 +135,10 @@ impl NodeTls {
         let trusted = secrets.iter().map(ClusterCa::derive).collect::<Result<Vec<_>, _>>()?;
         let issued = ca.issue(Role::Node(node))?;
         let server = server_config(roots(&trusted)?, &issued)?;
+        let again = Issued { chain: issued.chain.clone(), key: issued.key.clone_key() };
+        let gossip_client = client_config(&trusted, Some(again), ALPN_GOSSIP)?;
         let peer_client = client_config(&trusted, Some(issued), ALPN_PEER)?;
-        Ok(Self { server, peer_client, ca_pin: ca.pin() })
+        Ok(Self { server, peer_client, gossip_client, ca_pin: ca.pin() })
     }
 }
 
@@ -221,7 +225,7 @@ fn server_config(roots: Arc<RootCertStore>, own: &Issued) -> Result<Arc<QuicServ
         .with_client_cert_verifier(verifier)
         .with_single_cert(own.chain.clone(), own.key.clone_key())
         .map_err(TlsError::new)?;
-    config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_CLIENT.to_vec()];
+    config.alpn_protocols = vec![ALPN_PEER.to_vec(), ALPN_GOSSIP.to_vec(), ALPN_CLIENT.to_vec()];
     // No resumption: a session of minutes to days gains nothing, and a ticket would outlive a withdrawn secret.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(QuicServerConfig::try_from(config).map_err(TlsError::new)?))
@@ -254,6 +258,8 @@ fn own_name(role: Role) -> String {
 pub const NODE_SERVER_NAME: &str = "node.shoal.internal";
 /// Node to node.
 pub const ALPN_PEER: &[u8] = b"shoal-peer/1";
+/// Node to node, membership only.
+pub const ALPN_GOSSIP: &[u8] = b"shoal-gossip/1";
 /// Native client to node.
 pub const ALPN_CLIENT: &[u8] = b"shoal/1";
 

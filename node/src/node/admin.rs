@@ -27,6 +27,7 @@ impl Node {
             | ClientRequest::ShowKeyspace { .. }
             | ClientRequest::ListKeyspaces
             | ClientRequest::Routes { .. }
+            | ClientRequest::MemberViews
             | ClientRequest::Status => {
                 clients::answer(tag, Err(RequestError::BadRequest { reason: "not administration".into() }), out);
                 return;

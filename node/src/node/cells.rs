@@ -7,6 +7,7 @@
 //! refuses what is asked of it, the others go on.
 
 use shoal_protocol::id::Partition;
+use shoal_protocol::member::StoreLease;
 use shoal_protocol::object::Limits;
 use shoal_protocol::time::{Instant, Now};
 
@@ -90,6 +91,15 @@ impl Cells {
     /// Requests that wait in any of them.
     pub(super) fn waiting_count(&self) -> usize {
         self.cells.iter().map(Replica::waiting_count).sum()
+    }
+
+    /// How far each store may have minted, the home store first.
+    pub(super) fn leases(&self) -> Vec<StoreLease> {
+        let lease = |cell: &Replica<Asker>| {
+            let leases = cell.store().leases();
+            StoreLease { incarnation: leases.incarnation, lease_end: leases.dots_end }
+        };
+        self.cells.iter().map(lease).collect()
     }
 
     /// What all stores wrote into rows, and into their logs since each was opened, bytes.
@@ -216,7 +226,11 @@ mod tests {
                     }
                     Effect::AnswerClient { result, .. } => self.answers.push(result),
                     Effect::AnswerPeer { response: PeerResponse::Refused(why), .. } => self.refusals.push(why),
-                    Effect::AnswerPeer { .. } | Effect::Call { .. } | Effect::Store { .. } => {}
+                    Effect::AnswerPeer { .. }
+                    | Effect::Call { .. }
+                    | Effect::Gossip { .. }
+                    | Effect::Learn { .. }
+                    | Effect::Store { .. } => {}
                 }
             }
         }
@@ -292,13 +306,13 @@ mod tests {
         rig.get_from(keyspace, 2);
         assert_eq!((rig.refusals.len(), std::mem::take(&mut rig.reads)), (0, BTreeSet::from([CellId(2)])));
         let status = rig.status();
-        assert!(status.serving.unwrap_err().contains("1 of 3") && status.members[0].alive);
+        assert!(status.serving.unwrap_err().contains("1 of 3") && status.members[0].is_reachable());
         rig.stored(0, StoreDone::Failed(Failure::Full));
         rig.stored(2, StoreDone::Failed(Failure::Full));
-        assert!(!rig.status().members[0].alive);
+        assert!(!rig.status().members[0].is_reachable());
         for cell in 0..COUNT {
             rig.stored(cell, StoreDone::Reopened(Box::new(recovered(cell, 0))));
-            assert!(rig.status().members[0].alive);
+            assert!(rig.status().members[0].is_reachable());
             assert_eq!(rig.status().serving.is_ok(), cell == 2);
         }
         rig.get_from(keyspace, 1);

@@ -83,6 +83,7 @@ impl Node {
                 });
             }
             ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status())), out),
+            ClientRequest::MemberViews => self.gather_views(now, (tag, deadline), out),
             ClientRequest::Routes { class } => answer(tag, self.routes(class).map(ClientResponse::Routes), out),
             ClientRequest::ShowKeyspace { name } => {
                 let found = self.system.keyspace_by_name(&name);
@@ -103,11 +104,11 @@ impl Node {
         if matches!(request, ClientRequest::Status) {
             return None;
         }
-        if self.ring.is_none() {
+        if self.ring.is_none() && !matches!(request, ClientRequest::MemberViews) {
             return Some(self.not_serving());
         }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));
-        let waiting = self.lookups.len() + self.system_calls.changes.len();
+        let waiting = self.lookups.len() + self.views.len() + self.system_calls.changes.len();
         let full = self.coordinator.in_flight() + waiting >= self.config.limits.requests_max
             || (writes && self.cells.pressure() >= 1.0);
         full.then_some(RequestError::Overloaded { retry_after_ms: RETRY_AFTER_MS })

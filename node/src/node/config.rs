@@ -1,6 +1,7 @@
 //! What a node is told about itself and its limits before it starts.
 
-use shoal_protocol::id::{ClusterId, NodeId};
+use shoal_protocol::id::{ClusterId, LayoutId, NodeId};
+use shoal_protocol::member::{Member, StoreLease};
 use shoal_protocol::object::Limits;
 
 use crate::storage::Budget;
@@ -49,6 +50,24 @@ pub struct NodeLimits {
     pub replica_requests_max: usize,
     /// Memory of memtables and object cache.
     pub storage: Budget,
+}
+
+impl NodeConfig {
+    /// What the node says of itself, with these stores and layouts.
+    pub(super) fn member(&self, stores: Vec<StoreLease>, layouts: Vec<LayoutId>) -> Member {
+        Member {
+            node: self.node,
+            name: self.name.clone(),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            advertise_peer: self.advertise_peer.clone(),
+            advertise_client: self.advertise_client.clone(),
+            version: self.version.clone(),
+            stores,
+            boot_nonce: self.boot_nonce,
+            layouts,
+        }
+    }
 }
 
 impl Default for NodeLimits {

@@ -4,6 +4,7 @@
 //! directory, a log that lost acknowledged writes) it is *catching up*: it stores and acknowledges, once it exchanged views
 //! with enough other holders of the partition, and refuses to read, mint or scan: it never calls absent what it has lost.
 //! It stays so until the repair room pulls what is missing. Source: DESIGN §4 (Actors, Binding), §5 (Views, Catching up).
+//! Nothing at all is served by a process whose leases nobody confirmed yet: its directory may be an older copy.
 //! Invariant: an ack says what is known when it leaves, so whoever was taught in between of a replaced holder says so.
 
 use std::collections::BTreeSet;
@@ -32,9 +33,11 @@ impl Node {
             | PeerRequest::Scan(_)
             | PeerRequest::Mint { .. }
             | PeerRequest::CompareSystem { .. }
-            | PeerRequest::System { .. } => self.is_synced(),
+            | PeerRequest::System { .. }
+            | PeerRequest::ConfirmLeases { .. }
+            | PeerRequest::Members => self.is_synced(),
         };
-        if may_be_served { Ok(()) } else { Err(Refusal::NotSynced) }
+        if may_be_served && self.leases.is_proven() { Ok(()) } else { Err(Refusal::NotSynced) }
     }
 
     /// Whether this store and N - W + 1 other holders know each other's views: any holder that was replaced since, or that
@@ -80,14 +83,19 @@ impl Node {
     /// The home store gets a new incarnation with it, because that is the one which acks and views name: so the whole node is
     /// catching up, for a loss in any of its cells. That is more than is needed, and keeps one incarnation per node in the
     /// protocol.
-    pub(super) fn begin_incarnation(&mut self, cell: CellId, damaged_records: usize, out: &mut Vec<Effect>) {
-        let store = self.place(cell);
-        tracing::error!(%store, damaged_records, "a log is damaged: this node lost acknowledged writes and is catching up");
+    pub(super) fn begin_incarnation(&mut self, cell: CellId, out: &mut Vec<Effect>) {
         for cell in BTreeSet::from([CellId::HOME, cell]) {
             let incarnation = Actor::incarnation(self.rng.next_u64());
             self.renewing.insert(cell, incarnation);
             self.renew_again(cell, out);
         }
+    }
+
+    /// A cell's log lost acknowledged writes.
+    pub(super) fn found_damaged(&mut self, cell: CellId, damaged_records: usize, out: &mut Vec<Effect>) {
+        let store = self.place(cell);
+        tracing::error!(%store, damaged_records, "a log is damaged: this node lost acknowledged writes and is catching up");
+        self.begin_incarnation(cell, out);
     }
 
     /// Asks a store for the incarnation it is to go on as, if there is one: after a failure, it may not have got it.
@@ -101,13 +109,14 @@ impl Node {
     /// A lease of a cell is durable: perhaps that of a new incarnation. The home store's is what everybody is to know.
     pub(super) fn leased(&mut self, now: Now, cell: CellId, out: &mut Vec<Effect>) {
         let durable = self.cells.get(cell).store().leases().incarnation;
-        if self.renewing.get(&cell) != Some(&durable) {
-            return;
+        if self.renewing.get(&cell) == Some(&durable) {
+            self.renewing.remove(&cell);
+            if cell.is_home() {
+                self.tell_system(now, SystemInput::Replaced { incarnation: durable }, out);
+            }
         }
-        self.renewing.remove(&cell);
-        if cell.is_home() {
-            self.tell_system(now, SystemInput::Replaced { incarnation: durable }, out);
-        }
+        self.describe(now, out);
+        self.confirm_leases(now, out);
     }
 
     /// Which of this node's stores a cell has, in words.

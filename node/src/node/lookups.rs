@@ -94,6 +94,7 @@ impl Node {
             ClientRequest::CreateKeyspace { .. }
             | ClientRequest::ListKeyspaces
             | ClientRequest::Routes { .. }
+            | ClientRequest::MemberViews
             | ClientRequest::Status => false,
         }
     }
@@ -134,7 +135,9 @@ impl Node {
             | PeerResponse::Admitted
             | PeerResponse::Minted { .. }
             | PeerResponse::State { .. }
-            | PeerResponse::Rows { .. } => None,
+            | PeerResponse::Rows { .. }
+            | PeerResponse::Leases { .. }
+            | PeerResponse::Members(_) => None,
         };
         let is_heard = news.is_some() || matches!(response, PeerResponse::Same);
         if !self.lookups.answered(from, question, is_heard) {
@@ -186,6 +189,7 @@ fn names(request: &ClientRequest) -> bool {
         | ClientRequest::Batch(_)
         | ClientRequest::ListKeyspaces
         | ClientRequest::Routes { .. }
+        | ClientRequest::MemberViews
         | ClientRequest::Status => false,
     }
 }

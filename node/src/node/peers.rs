@@ -9,7 +9,7 @@ use std::time::Duration;
 use shoal_protocol::client::PROTOCOL_VERSIONS;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{NodeId, Partition, RequestId};
-use shoal_protocol::peer::{PeerCall, PeerHello, PeerMember, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::{Instant, Now};
 
 use super::{Asker, Effect, LinkId, Node, Work, replica_work};
@@ -18,27 +18,14 @@ use crate::storage::CellId;
 use crate::system::{SystemAsk, SystemInput};
 
 impl Node {
-    /// What this node says of itself to peers; whom it has met, the host adds.
+    /// What this node says of itself to peers.
     #[must_use]
     pub fn hello(&self) -> PeerHello {
-        let leases = self.cells.home().store().leases();
         PeerHello {
             versions: PROTOCOL_VERSIONS,
             cluster: self.config.cluster,
-            member: PeerMember {
-                node: self.config.node,
-                name: self.config.name.clone(),
-                zone: self.config.zone.clone(),
-                weight: self.config.weight,
-                advertise_peer: self.config.advertise_peer.clone(),
-                advertise_client: self.config.advertise_client.clone(),
-                version: self.config.version.clone(),
-                incarnation: leases.incarnation,
-                lease_end: leases.dots_end,
-                boot_nonce: self.config.boot_nonce,
-            },
+            member: self.own_member(),
             view: self.system.view(),
-            others: Vec::new(),
         }
     }
 
@@ -70,6 +57,13 @@ impl Node {
         let ask = match &call.request {
             PeerRequest::CompareSystem { fingerprint } => Some(SystemAsk::Compare(*fingerprint)),
             PeerRequest::System { state } => Some(SystemAsk::Join(state.clone())),
+            PeerRequest::ConfirmLeases { stores, boot_nonce } => {
+                return self.leases_asked((link, request), (stores.clone(), *boot_nonce), out);
+            }
+            PeerRequest::Members => {
+                let response = PeerResponse::Members(self.members_status());
+                return out.push(Effect::AnswerPeer { link, request, response });
+            }
             PeerRequest::Apply { .. }
             | PeerRequest::Get { .. }
             | PeerRequest::Scan(_)
@@ -124,7 +118,10 @@ impl Node {
             | PeerRequest::Admit { place, .. }
             | PeerRequest::Mint { place, .. } => place.keyspace,
             PeerRequest::Scan(scan) => scan.keyspace,
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+            PeerRequest::CompareSystem { .. }
+            | PeerRequest::System { .. }
+            | PeerRequest::ConfirmLeases { .. }
+            | PeerRequest::Members => return Err(Refusal::Malformed),
         };
         let class = match self.system.keyspace_by_id(keyspace) {
             Some(info) => info.spec.class,
@@ -140,7 +137,10 @@ impl Node {
             | PeerRequest::Admit { place, .. }
             | PeerRequest::Mint { place, .. } => place.partition(class),
             PeerRequest::Scan(scan) => scan.partition,
-            PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => return Err(Refusal::Malformed),
+            PeerRequest::CompareSystem { .. }
+            | PeerRequest::System { .. }
+            | PeerRequest::ConfirmLeases { .. }
+            | PeerRequest::Members => return Err(Refusal::Malformed),
         };
         let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
         if !ring.preference(partition).primaries.contains(&self.config.node) {

@@ -1,9 +1,9 @@
 //! What a node says of itself and of the others: status and routes.
 
-use shoal_gossip::Liveness;
 use shoal_protocol::client::{MemberStatus, NodeEndpoint, Routes, Status};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Class, NodeId, PARTITIONS_COUNT, Partition};
+use shoal_protocol::member::Liveness;
 
 use super::Node;
 use crate::storage::Room;
@@ -12,35 +12,43 @@ impl Node {
     /// This node's state and what it believes of the others.
     #[must_use]
     pub fn status(&self) -> Status {
-        let incarnation = self.cells.home().store().leases().incarnation;
-        let layout = self.system.formed();
-        let lists = |node: NodeId| layout.is_some_and(|layout| layout.lists(node));
-        let others = self.membership.members().map(|(member, liveness)| MemberStatus {
-            endpoint: self.endpoint(member.node),
-            alive: liveness == Liveness::Alive,
-            incarnation: Some(member.incarnation),
-            in_layout: lists(member.node),
-            catching_up: self.replaced.contains_key(&member.node),
-        });
-        let me = MemberStatus {
-            endpoint: self.endpoint(self.config.node),
-            alive: self.cells.any_serves(),
-            incarnation: Some(incarnation),
-            in_layout: lists(self.config.node),
-            catching_up: lists(self.config.node) && !self.is_synced(),
-        };
         Status {
             node: self.config.node,
             name: self.config.name.clone(),
             cluster: self.config.cluster,
             version: self.config.version.clone(),
-            incarnation,
-            layout: layout.map(|layout| layout.id()),
+            incarnation: self.cells.home().store().leases().incarnation,
+            layout: self.system.formed().map(|layout| layout.id()),
             serving: self.serving(),
-            members: std::iter::once(me).chain(others).collect(),
+            members: self.members_status(),
             warnings: self.warnings(),
             figures: self.figures(),
         }
+    }
+
+    /// What this node believes of each member, itself first.
+    pub(super) fn members_status(&self) -> Vec<MemberStatus> {
+        let layout = self.system.formed();
+        let lists = |node: NodeId| layout.is_some_and(|layout| layout.lists(node));
+        let others = self.gossip.members().map(|(member, liveness)| MemberStatus {
+            endpoint: self.endpoint(member.node),
+            liveness,
+            linked: self.linked.contains(&member.node),
+            version: member.version.clone(),
+            incarnation: member.incarnation(),
+            in_layout: lists(member.node),
+            catching_up: self.replaced.contains_key(&member.node),
+        });
+        let me = MemberStatus {
+            endpoint: self.endpoint(self.config.node),
+            liveness: Liveness::Alive,
+            linked: self.cells.any_serves(),
+            version: self.config.version.clone(),
+            incarnation: Some(self.cells.home().store().leases().incarnation),
+            in_layout: lists(self.config.node),
+            catching_up: lists(self.config.node) && !self.is_synced(),
+        };
+        std::iter::once(me).chain(others).collect()
     }
 
     fn figures(&self) -> Vec<(String, u64)> {
@@ -50,6 +58,9 @@ impl Node {
             ("replica_requests_waiting".into(), self.cells.waiting_count() as u64),
             ("keyspaces".into(), self.system.keyspaces().len() as u64),
             ("stores".into(), u64::from(self.cells.count())),
+            ("gossip_health".into(), u64::from(self.gossip.health())),
+            ("gossip_malformed".into(), self.gossip.dropped().malformed + self.gossip.dropped().foreign_version),
+            ("gossip_over_limits".into(), self.gossip.dropped().members + self.gossip.dropped().relays),
             ("storage_pressure_percent".into(), (self.cells.pressure() * 100.0) as u64),
         ];
         let (written, log_bytes) = self.cells.written();
@@ -86,7 +97,13 @@ impl Node {
             let count = self.cells.count();
             return Err(format!("storage failed and is being reopened ({} of {count} stores)", failed.len()));
         }
-        if self.ring.is_none() { Err(self.standing()) } else { Ok(()) }
+        if self.ring.is_none() {
+            return Err(self.standing());
+        }
+        if !self.leases.is_proven() {
+            return Err("a majority of the members must confirm that they have seen no later state of its data".into());
+        }
+        Ok(())
     }
 
     /// What forming the cluster waits for.
@@ -106,6 +123,11 @@ impl Node {
             Room::Low => warnings.push("the disk is nearly full: writes are refused, reads and deletes go on".into()),
             Room::None => warnings.push("the disk is full: the ballast was given up; make room".into()),
         }
+        if self.has_double {
+            warnings.push(
+                "another process runs under this node's id: stop one, and give each a data directory of its own".into(),
+            );
+        }
         warnings.extend(self.failed_seeds.iter().map(|(seed, reason)| format!("seed {seed}: {reason}")));
         warnings
     }
@@ -122,7 +144,7 @@ impl Node {
                 addresses: self.config.advertise_client.clone(),
             };
         }
-        match self.membership.member(node) {
+        match self.gossip.member(node) {
             Some(member) => NodeEndpoint {
                 node,
                 name: member.name.clone(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The bounds of one store, and what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Decoded objects of memtables and cache together, bytes. The memtables may take half of it; the cache gets the rest.
+    /// Memtables and the cache of decoded objects together, bytes. The memtables may take seven eighths of it; the cache gets
+    /// the rest.
     pub bytes: usize,
     /// The log, bytes. At half of it the memtable is flushed, however small: a write alone takes a block of the log.
     pub log_bytes: usize,
@@ -19,8 +20,26 @@ impl Budget {
         Self { bytes: share(self.bytes), log_bytes: share(self.log_bytes) }
     }
 
+    /// What the active memtable holds when it is frozen: the more, the fewer pages are written per row.
+    pub(super) const fn memtable_bytes_max(self) -> usize {
+        self.bytes / 8 * 5
+    }
+
+    /// What both memtables may hold. From where one is frozen up to here writers are slowed.
     pub(super) const fn memtables_bytes_max(self) -> usize {
-        self.bytes / 2
+        self.bytes / 8 * 7 + 1
+    }
+
+    /// What is left to the cache beside memtables of so many bytes: some of it always, or nothing read would stay to be shown.
+    pub(super) const fn cache_bytes_max(self, memtables_bytes: usize) -> usize {
+        let least = self.bytes / 8;
+        let left = self.bytes.saturating_sub(memtables_bytes);
+        if left > least { left } else { least }
+    }
+
+    /// What a flush takes at once, and gives back at once.
+    pub(super) const fn piece_bytes_max(self) -> usize {
+        self.bytes / 16
     }
 }
 

@@ -60,7 +60,7 @@ pub enum LogEffect {
 /// Work that writes rows, or needs them to stand still.
 #[derive(Clone, Debug)]
 pub enum RowsEffect {
-    /// Join a frozen memtable, whose records are all on stable storage, into the rows: `Flushed`.
+    /// Join a piece of a frozen memtable, whose records are all on stable storage, into the rows: `Flushed`.
     Flush(Flush),
     /// Join sorted objects that are in no log into the rows: `Ingested`.
     Ingest(Ingest),
@@ -105,13 +105,15 @@ pub struct Record {
     pub heals: bool,
 }
 
-/// A frozen memtable on its way into the rows.
+/// A piece of a frozen memtable on its way into the rows.
 #[derive(Clone, Debug)]
 pub struct Flush {
     /// The deltas to join.
-    pub frozen: Arc<Memtable>,
-    /// Every record up to here is in the rows once this is done.
-    pub replay_from: Lsn,
+    pub rows: Arc<Memtable>,
+    /// With the last piece: every record up to here is in the rows once this is done.
+    pub replay_from: Option<Lsn>,
+    /// Whether it is the first piece.
+    pub is_first: bool,
     /// Keyspaces whose objects keep only the winner.
     pub lww: Arc<BTreeSet<KeyspaceId>>,
     /// What rows are digested with.
@@ -228,10 +230,10 @@ pub enum StoreDone {
     },
     /// The room left on the disk has changed.
     Space(Room),
-    /// The frozen memtable is in the rows.
+    /// The piece is in the rows.
     Flushed {
         /// As in the effect.
-        replay_from: Lsn,
+        replay_from: Option<Lsn>,
         /// What that took.
         written: Written,
     },

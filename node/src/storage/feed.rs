@@ -14,6 +14,7 @@ use shoal_protocol::id::Lsn;
 use super::effect::{FeedId, FeedPage, FeedRequest};
 use super::key::{RowKey, partition_bounds};
 use super::memtable::{Entry, Memtable};
+use super::memtables::Parts;
 use super::rowset::{FeedRow, FeedRows};
 
 /// The readings under way.
@@ -46,12 +47,7 @@ impl Feeds {
 }
 
 /// The page that `read` and the memtables make, through `limit` at most.
-pub(super) fn join_feed(
-    request: &FeedRequest,
-    read: FeedRows,
-    memtables: [Option<&Memtable>; 2],
-    limit: Lsn,
-) -> FeedPage {
+pub(super) fn join_feed(request: &FeedRequest, read: FeedRows, memtables: Parts<&Memtable>, limit: Lsn) -> FeedPage {
     // Behind an unfinished page there are others.
     let horizon = if read.finished { limit } else { read.through.min(limit) };
     let mut changes: BTreeMap<Lsn, Change<'_>> = BTreeMap::new();
@@ -89,7 +85,9 @@ impl Change<'_> {
     fn encode(&self) -> FeedRow {
         match self {
             Self::Row(change) => change.clone(),
-            Self::Held(key, entry) => FeedRow { key: (*key).clone(), lsn: entry.lsn, object: entry.object.encode() },
+            Self::Held(key, entry) => {
+                FeedRow { key: (*key).clone(), lsn: entry.lsn, object: entry.encoded().into_owned().into() }
+            }
         }
     }
 }

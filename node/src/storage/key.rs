@@ -58,6 +58,11 @@ impl RowKey {
         Place { keyspace: self.keyspace(), collection, key: self.0.slice(key_start..) }
     }
 
+    /// A copy that shares no memory, for whoever keeps it.
+    pub(super) fn unshared(&self) -> Self {
+        Self(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -2,10 +2,13 @@
 //!
 //! What: dots and lsns each come from a counter whose lease end is on disk; a start begins at the end, so a crash skips
 //! numbers and repeats none. Units: blocks of 65,536 dots (DESIGN §4) and 1,048,576 lsns (guess: one write per million).
-//! Invariants: a dot at or above the durable end is never minted; an lsn at or above it may be assigned, but is never
+//! Invariants: a dot at or above the durable end, or above what was confirmed, is never minted; an lsn at or above it may be assigned, but is never
 //! called synced (so nothing with that lsn is revealed) before the lease that covers it is.
 
 use shoal_protocol::id::{Actor, Lsn};
+use shoal_protocol::member::StoreLease;
+
+use super::Store;
 
 /// Who mints here and how far it may go: one durable record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub struct Leases {
 pub(super) struct LeaseBook {
     durable: Leases,
     asked: Leases,
+    /// What others confirmed: a store, and the end up to which nobody else mints as it.
+    confirmed: Option<StoreLease>,
     dot_next: u64,
     lsn_next: u64,
 }
@@ -32,16 +37,18 @@ impl LeaseBook {
     pub(super) fn new(durable: Leases, last: Lsn) -> Self {
         let dot_next = durable.dots_end.max(1);
         let lsn_next = durable.lsns_end.max(last.0 + 1);
-        Self { durable, asked: durable, dot_next, lsn_next }
+        Self { durable, asked: durable, confirmed: None, dot_next, lsn_next }
     }
 
     pub(super) fn durable(&self) -> Leases {
         self.durable
     }
 
-    /// The next dot, unless its lease is not durable yet or the incarnation is changing.
+    /// The next dot, unless its lease is not durable or not confirmed yet, or the incarnation is changing.
     pub(super) fn dot(&mut self) -> Option<u64> {
-        if self.asked.incarnation != self.durable.incarnation || self.dot_next >= self.durable.dots_end {
+        let confirmed = self.confirmed.filter(|store| store.incarnation == self.durable.incarnation)?;
+        let end = self.durable.dots_end.min(confirmed.lease_end);
+        if self.asked.incarnation != self.durable.incarnation || self.dot_next >= end {
             return None;
         }
         self.dot_next += 1;
@@ -78,6 +85,29 @@ impl LeaseBook {
     pub(super) fn leased(&mut self, leases: Leases) {
         self.durable = leases;
     }
+
+    /// Whether the durable lease is one that this book asked for: no earlier process had it.
+    pub(super) fn is_own(&self) -> bool {
+        self.durable.dots_end > self.dot_next
+    }
+
+    pub(super) fn confirmed(&mut self, store: StoreLease) {
+        self.confirmed = Some(store);
+    }
+}
+
+impl Store {
+    /// The lease that others are asked to confirm before anything is minted under it: durable, and this process's own.
+    #[must_use]
+    pub fn lease_to_confirm(&self) -> Option<StoreLease> {
+        let Leases { incarnation, dots_end, .. } = self.leases.durable();
+        self.leases.is_own().then_some(StoreLease { incarnation, lease_end: dots_end })
+    }
+
+    /// No other process mints as this store below this end: a majority of the layout's members said so (DESIGN §4, Actors).
+    pub fn confirm_lease(&mut self, store: StoreLease) {
+        self.leases.confirmed(store);
+    }
 }
 
 fn wanted(next: u64, end: u64, block: u64) -> Option<u64> {
@@ -93,6 +123,28 @@ const LSNS_BLOCK: u64 = 1 << 20;
 mod tests {
     use super::*;
 
+    /// Durable and confirmed.
+    fn grant(book: &mut LeaseBook, asked: Leases) {
+        book.leased(asked);
+        book.confirmed(StoreLease { incarnation: asked.incarnation, lease_end: asked.dots_end });
+    }
+
+    #[test]
+    fn nothing_is_minted_beyond_what_was_confirmed_for_this_incarnation() {
+        let mut book = fresh();
+        assert!(!book.is_own());
+        let asked = book.wanted().expect("a first lease");
+        book.leased(asked);
+        assert!(book.is_own());
+        assert_eq!(book.dot(), None);
+        book.confirmed(StoreLease { incarnation: Actor(2), lease_end: asked.dots_end });
+        assert_eq!(book.dot(), None);
+        book.confirmed(StoreLease { incarnation: Actor(1), lease_end: 3 });
+        assert_eq!((book.dot(), book.dot(), book.dot()), (Some(1), Some(2), None));
+        let again = LeaseBook::new(book.durable(), Lsn(7));
+        assert!(!again.is_own(), "the lease on disk is the earlier process's");
+    }
+
     fn fresh() -> LeaseBook {
         LeaseBook::new(Leases { incarnation: Actor(1), dots_end: 0, lsns_end: 0 }, Lsn(0))
     }
@@ -103,11 +155,11 @@ mod tests {
         assert_eq!(book.dot(), None);
         let asked = book.wanted().expect("a first lease");
         assert_eq!((book.dot(), book.wanted()), (None, None));
-        book.leased(asked);
+        grant(&mut book, asked);
         assert_eq!((book.dot(), book.dot()), (Some(1), Some(2)));
         let mut again = LeaseBook::new(book.durable(), Lsn(7));
         let asked = again.wanted().expect("the next lease");
-        again.leased(asked);
+        grant(&mut again, asked);
         assert_eq!(again.dot(), Some(asked.dots_end - DOTS_BLOCK));
     }
 
@@ -115,7 +167,7 @@ mod tests {
     fn minting_stops_at_the_end_of_a_lease_that_was_not_renewed() {
         let mut book = fresh();
         let asked = book.wanted().expect("a first lease");
-        book.leased(asked);
+        grant(&mut book, asked);
         assert_eq!(std::iter::from_fn(|| book.dot()).last(), Some(asked.dots_end - 1));
         assert!(book.wanted().is_some());
     }
@@ -124,10 +176,10 @@ mod tests {
     fn a_new_incarnation_mints_only_once_it_is_durable() {
         let mut book = fresh();
         let asked = book.wanted().expect("a first lease");
-        book.leased(asked);
+        grant(&mut book, asked);
         let asked = book.change_incarnation(Actor(2));
         assert_eq!(book.dot(), None);
-        book.leased(asked);
+        grant(&mut book, asked);
         assert_eq!((book.durable().incarnation, book.dot()), (Actor(2), Some(1)));
     }
 }

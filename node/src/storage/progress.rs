@@ -28,12 +28,14 @@ pub struct RowsAt {
     pub replay_from: Lsn,
     /// Objects ingested through here were.
     pub ingested: Lsn,
+    /// How many pieces of memtables were ever flushed into them.
+    pub pieces: u64,
 }
 
 impl RowsAt {
     /// Whether something is in the rows that was not in these.
     pub(super) fn is_behind(&self, other: &Self) -> bool {
-        self.replay_from < other.replay_from || self.ingested < other.ingested
+        self.replay_from < other.replay_from || self.ingested < other.ingested || self.pieces < other.pieces
     }
 }
 
@@ -59,6 +61,12 @@ impl Progress {
     /// Objects with lsns from `first` to `last` go into the rows past the log.
     pub(super) fn ingest(&mut self, first: Lsn, last: Lsn) {
         self.ingesting.push_back((first, last));
+    }
+
+    /// A piece of a memtable is in the rows; with the last of it everything through `replay_from`.
+    pub(super) fn flushed(&mut self, replay_from: Option<Lsn>) {
+        self.rows.pieces += 1;
+        self.rows.replay_from = replay_from.unwrap_or(self.rows.replay_from);
     }
 
     /// The oldest ingestion is in the rows. What the log still works on may lie below.

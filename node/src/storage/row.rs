@@ -20,11 +20,13 @@ pub(super) enum Kind {
     Counts = 7,
 }
 
-/// `body` with its checksum before it.
-pub(super) fn seal(kind: Kind, key: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + body.len());
-    sealed.extend_from_slice(&checksum(kind, key, body));
-    sealed.extend_from_slice(body);
+/// The parts of a body, one behind the other, with their checksum before them.
+pub(super) fn seal(kind: Kind, key: &[u8], body: &[&[u8]]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(CHECKSUM_BYTES + body.iter().map(|part| part.len()).sum::<usize>());
+    sealed.extend_from_slice(&[0; CHECKSUM_BYTES]);
+    body.iter().for_each(|part| sealed.extend_from_slice(part));
+    let sum = checksum(kind, key, &sealed[CHECKSUM_BYTES..]);
+    sealed[..CHECKSUM_BYTES].copy_from_slice(&sum);
     sealed
 }
 
@@ -46,12 +48,8 @@ pub(super) struct Row<'a> {
 
 impl<'a> Row<'a> {
     pub(super) fn encode(&self, key: &[u8]) -> Vec<u8> {
-        let mut body = Vec::with_capacity(ROW_HEAD_BYTES + self.object.len());
-        body.extend_from_slice(&[ROW_VERSION, u8::from(self.partial)]);
-        body.extend_from_slice(&self.lsn.0.to_be_bytes());
-        body.extend_from_slice(&self.digest.0.to_be_bytes());
-        body.extend_from_slice(self.object);
-        seal(Kind::Row, key, &body)
+        let (lsn, digest) = (self.lsn.0.to_be_bytes(), self.digest.0.to_be_bytes());
+        seal(Kind::Row, key, &[&[ROW_VERSION, u8::from(self.partial)], &lsn, &digest, self.object])
     }
 
     /// `None` if the row is damaged.

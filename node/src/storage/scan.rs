@@ -14,6 +14,7 @@ use shoal_protocol::object::Object;
 use super::effect::{ScanId, ScanPage, ScanRequest, ScanRow};
 use super::key::RowKey;
 use super::memtable::{Entry, Memtable};
+use super::memtables::Parts;
 use super::rowset::{ScannedRow, ScannedRows};
 
 /// The scans of one store.
@@ -58,8 +59,7 @@ impl Scans {
 
 /// What a scan is joined with.
 pub(super) struct Tables<'a> {
-    /// Older first.
-    pub(super) memtables: [Option<&'a Memtable>; 2],
+    pub(super) memtables: Parts<&'a Memtable>,
     pub(super) lww: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Tables<'a> {
 #[derive(Default)]
 struct Found<'a> {
     row: Option<&'a ScannedRow>,
-    entries: [Option<&'a Entry>; 2],
+    entries: Parts<&'a Entry>,
 }
 
 /// The page of visible objects that `read` and the memtables make.
@@ -154,7 +154,7 @@ fn visible(found: &Found<'_>, lww: bool) -> Option<(Bytes, Lsn)> {
         lsn = *row_lsn;
     }
     for entry in entries {
-        object.merge_into(&entry.object);
+        object.merge_into(&entry.object());
         lsn = lsn.max(entry.lsn);
     }
     if lww {

@@ -1,12 +1,12 @@
 //! The end of a history: faults stop, unknown operations are repeated, every key is read once from all replicas; then the
 //! replicas are looked at one by one.
 //!
-//! Rules: all nodes serve again; every repeated operation gets its verdict; replicas hold equal bytes; nothing acknowledged
+//! Rules: all nodes serve again, and believe each other alive; every repeated operation gets its verdict; replicas hold equal bytes; nothing acknowledged
 //! and nothing ever shown is missing; a last loss of power changes nothing.
 
 use std::time::Duration;
 
-use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, Row, Scan, ScanScope};
+use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, MemberStatus, Row, Scan, ScanScope, Status};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::NodeId;
 use shoal_protocol::object::{Object, View};
@@ -53,14 +53,21 @@ impl Sim {
     }
 
     fn wait_until_serving(&mut self) -> bool {
+        // And whatever anybody was believed to be meanwhile, all can ask all again.
+        let is_well = |status: Status, nodes| {
+            status.serving.is_ok()
+                && status.members.len() == nodes
+                && status.members.iter().all(MemberStatus::is_reachable)
+        };
         let all_serve = |sim: &Self| {
-            (0..sim.world.nodes()).all(|node| sim.world.status(node).is_some_and(|status| status.serving.is_ok()))
+            let nodes = sim.world.nodes();
+            (0..nodes).all(|node| sim.world.status(node).is_some_and(|status| is_well(status, nodes)))
         };
         let until = self.world.now + SERVE_MAX;
         // `status` is no small work: look now and then.
         while !all_serve(self) {
             if self.world.now > until {
-                self.world.find("progress", "not all nodes serve, long after the faults stopped");
+                self.world.find("progress", "not all nodes serve and reach each other, long after the faults stopped");
                 return false;
             }
             self.run_for(Duration::from_millis(100));

@@ -22,6 +22,8 @@ pub enum Act {
     Crash(usize),
     /// A machine loses its disk, and gets an empty one.
     Wipe(usize),
+    /// A machine loses power and gets back the disk of before its last start.
+    Restore(usize),
     /// A machine loses power and stays off.
     Lose(usize),
     /// A process stops in good order.
@@ -70,7 +72,8 @@ pub fn plan_wipes(world: &mut World, scenario: &Scenario) {
     for _ in 0..world.dice.between(1, 3) {
         let at = world.dice.millis((0, 4_000));
         let back = at + world.dice.millis((0, 2_000));
-        world.wake(at, Wake::Act(Act::Wipe(node)));
+        let act = if world.dice.percent(50) { Act::Wipe(node) } else { Act::Restore(node) };
+        world.wake(at, Wake::Act(act));
         world.wake(back, Wake::Act(Act::Boot(node)));
     }
 }

@@ -228,7 +228,7 @@ fn network(dice: &mut Dice) -> NetworkProfile {
 
 fn storage(dice: &mut Dice) -> StorageProfile {
     StorageProfile {
-        budget_bytes: dice.pick(&[64 << 10, 128 << 10, 4 << 20]),
+        budget_bytes: dice.pick(&[8 << 10, 24 << 10, 4 << 20]),
         write_us: dice.pick(&[(50, 300), (500, 5_000), (1_000, 40_000)]),
         read_us: dice.pick(&[(20, 200), (100, 5_000)]),
         done_us: dice.pick(&[(0, 50), (0, 20_000)]),

@@ -15,13 +15,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits};
+use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits, Parcel as GossipParcel};
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_protocol::address::Place;
 use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{ClusterId, LayoutId, NodeId, RequestId};
+use shoal_protocol::id::{Actor, ClusterId, LayoutId, NodeId, RequestId};
 use shoal_protocol::object::Object;
 use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::{Instant, Now};
@@ -66,6 +66,10 @@ pub struct World {
     calm: bool,
     /// The node that lost its disk, if one did.
     wiped: Option<usize>,
+    /// The disk of the machine that is to lose it, as it was before the machine's last start, and whose store it was.
+    older: Option<(SimDisk, Actor)>,
+    /// Whose store was last put back in an older state.
+    restored: Option<Actor>,
 }
 
 /// What happens next.
@@ -74,6 +78,7 @@ enum Event {
     Tick { node: usize, boot: u32 },
     Pulse { pair: Pair },
     Peer(Box<Parcel>),
+    Gossip { from: usize, to: usize, parcel: GossipParcel },
     Client(Box<Letter>),
     Gone { node: usize, boot: u32, client: usize, session: SessionGrant },
     Storage { node: usize, boot: u32, cell: CellId, step: StorageStep },
@@ -175,6 +180,8 @@ impl World {
             shadows: BTreeMap::new(),
             calm: false,
             wiped: None,
+            older: None,
+            restored: None,
         };
         for index in 0..scenario.nodes {
             let skew_ms = world.skew();
@@ -252,10 +259,17 @@ impl World {
         self.hosts[node].process.as_ref().map(|process| process.node.status())
     }
 
-    /// The node that lost its disk, if one did.
+    /// The node that lost its disk, if one did. A restored one that goes on as it was has lost nothing that anybody was told of:
+    /// else it had been found out.
     #[must_use]
     pub fn wiped(&self) -> Option<usize> {
-        self.wiped
+        let goes_on = |node: &usize| {
+            let status = self.status(*node);
+            self.restored.is_some()
+                && status.as_ref().map(|status| status.incarnation) == self.restored
+                && status.is_some_and(|status| !status.members[0].catching_up)
+        };
+        self.wiped.filter(|node| !goes_on(node))
     }
 
     /// Whether a node loses its disk in this history: what fewer than W replicas acknowledged may go with it.
@@ -302,10 +316,14 @@ impl World {
                 if process.tick_at.take_if(|at| *at <= now).is_some() {
                     self.trace.note(self.now, (node, "tick"), &[], String::new);
                     self.feed(node, Input::Tick);
+                    self.watch_ticks(node);
                 }
             }
             Event::Pulse { pair } => self.pulse(pair),
             Event::Peer(parcel) => self.deliver(*parcel),
+            Event::Gossip { from, to, parcel } => {
+                self.feed(to, Input::Gossip { from: self.hosts[from].config.node, parcel });
+            }
             Event::Client(letter) => self.deliver_letter(*letter),
             Event::Gone { node, boot, client, session } => self.hang_up(node, boot, (client, session)),
             Event::Storage { node, boot, cell, step } => {
@@ -336,6 +354,9 @@ impl World {
                 }
                 Effect::Call { to, request, call } => self.send_call(node, to, (request, call)),
                 Effect::AnswerPeer { link, request, response } => self.send_answer(node, (link, request), response),
+                Effect::Gossip { to, parcel } => self.send_gossip(node, to, parcel),
+                // Everybody dials everybody here.
+                Effect::Learn { .. } => {}
                 Effect::Store { cell, effect } => self.store(node, cell, effect),
             }
         }
@@ -356,6 +377,18 @@ impl World {
         if process.tick_at.is_none_or(|planned| at < planned) {
             process.tick_at = Some(at);
             self.agenda.plan(at, Event::Tick { node, boot });
+        }
+    }
+
+    /// A node that asks for its next tick at once, again and again, has stopped to live.
+    fn watch_ticks(&mut self, node: usize) {
+        let now = self.now;
+        let Some(process) = &mut self.hosts[node].process else { return };
+        let is_vain = process.tick_at == Some(now);
+        process.vain_ticks_count = if is_vain { process.vain_ticks_count + 1 } else { 0 };
+        if process.vain_ticks_count > VAIN_TICKS_MAX {
+            self.find("progress", format!("node {node} asks for ticks without end"));
+            self.hosts[node].process = None;
         }
     }
 
@@ -407,3 +440,5 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
 const SEED_ADDRESS: &str = "node-0:7400";
 /// No history needs as many; more is a loop.
 const EVENTS_MAX: u64 = 3_000_000;
+/// A tick may find that another is due at once; so many in a row are a loop.
+const VAIN_TICKS_MAX: u32 = 1_000;

@@ -9,5 +9,7 @@ mod disk;
 mod examples;
 mod import;
 mod life;
+mod members;
 mod program;
 mod refusals;
+mod servers;

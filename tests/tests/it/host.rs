@@ -4,5 +4,6 @@ mod caller;
 mod cluster;
 mod limits;
 mod meeting;
+mod members;
 mod refusals;
 mod start;

@@ -225,6 +225,7 @@ impl FakeCluster {
             ClientRequest::CreateKeyspace { .. }
             | ClientRequest::SetKeyspace { .. }
             | ClientRequest::DropKeyspace { .. }
+            | ClientRequest::MemberViews
             | ClientRequest::Status => Err(RequestError::BadRequest { reason: "not played here".into() }),
         }
     }

@@ -114,7 +114,7 @@ impl<'a, D: Disk> StoppedStore<'a, D> {
             return Err(OpenError::NewerFormat { found: identity.format });
         }
         let rows = open_database(disk, ROWS_FILE, CACHE_BYTES)?;
-        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
+        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id, CACHE_BYTES))?;
         let super::meta::Identity { format, store_id, node, cluster, place } = identity;
         Ok(Self { disk, rows, identity: Identity { format, store_id, node, cluster, place, leases }, blobs })
     }

@@ -224,9 +224,11 @@ impl<F: StorageBackend> Log<F> {
                 segment.records = None;
                 log.free.push_back(segment);
             }
+            let free_max = usize::try_from(FREE_BYTES_MAX / log.options.segment_bytes).unwrap_or(usize::MAX);
+            let free_max = free_max.min(FREE_SEGMENTS_MAX);
             let mut kept = VecDeque::new();
             for segment in std::mem::take(&mut log.free) {
-                if segment.bytes == log.options.segment_bytes && kept.len() < FREE_SEGMENTS_MAX {
+                if segment.bytes == log.options.segment_bytes && kept.len() < free_max {
                     kept.push_back(segment);
                 } else {
                     disk.remove(&segment.name)?;
@@ -363,5 +365,8 @@ fn describe<'a>(
     infos
 }
 
-/// Free segments that are kept.
-const FREE_SEGMENTS_MAX: usize = 2;
+/// Free segments that are kept, bytes: about what a flush of the default budget gives back, for making them anew holds
+/// appends up.
+const FREE_BYTES_MAX: u64 = 256 << 20;
+/// However small they are.
+const FREE_SEGMENTS_MAX: usize = 8;

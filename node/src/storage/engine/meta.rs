@@ -91,7 +91,7 @@ impl Meta {
         {
             let mut table = transaction.open_table(META).map_err(failed)?;
             for (name, body) in values {
-                table.insert(*name, seal(Kind::Meta, name.as_bytes(), body).as_slice()).map_err(failed)?;
+                table.insert(*name, seal(Kind::Meta, name.as_bytes(), &[body]).as_slice()).map_err(failed)?;
             }
         }
         transaction.commit().map_err(failed)

@@ -13,9 +13,9 @@ use shoal_protocol::id::{Actor, ClusterId, NodeId};
 use shoal_protocol::object::Object;
 
 use crate::storage::cell::CellPlace;
-use crate::storage::effect::{Failure, Recovered};
+use crate::storage::effect::{Failure, Record, Recovered};
 use crate::storage::lease::Leases;
-use crate::storage::memtable::Memtable;
+use crate::storage::memtable::{Delta, Memtable};
 use crate::storage::progress::RowsAt;
 
 use super::disk::Disk;
@@ -156,7 +156,7 @@ impl<D: Disk> Engine<D> {
         let (identity, leases, blobs) = in_file(META_FILE, || meta.read())?;
         let cluster = check_identity(&meta, identity, options)?;
         let rows = open_file(disk, options, ROWS_FILE)?;
-        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id))?;
+        let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id, options.cache_bytes))?;
         let at = rows.reader().at();
         let (log, Replay { memtable, damaged_records }) =
             in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;
@@ -285,8 +285,8 @@ fn replay<D: Disk>(
         // The checksum held, so these are the bytes once received; were they none, they count as damage.
         match Object::decode_shared(&record.delta) {
             Ok(delta) => {
-                let entry = replayed.memtable.join(&record.key, &delta, record.lsn, record.delta.len());
-                entry.heals |= record.heals;
+                let Record { key, delta: bytes, lsn, heals } = &record;
+                replayed.memtable.join(key, Delta { object: &delta, bytes, lsn: *lsn, heals: *heals });
             }
             Err(_) => replayed.damaged_records += 1,
         }

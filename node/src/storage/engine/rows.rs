@@ -87,14 +87,14 @@ pub(super) fn is_unused(database: &Database) -> Result<bool, Failure> {
 }
 
 impl RowsWriter {
-    /// The rows in `database`, if they belong to the store `store_id`.
-    pub(super) fn open(database: Database, store_id: u64) -> Result<Self, Failure> {
+    /// The rows in `database`, if they belong to the store `store_id`. So many bytes of pages are kept in memory.
+    pub(super) fn open(database: Database, store_id: u64, cache_bytes: usize) -> Result<Self, Failure> {
         let snapshot = Snapshot::take(&database)?;
         if snapshot.store_id != store_id {
             return Err(Failure::Damaged { reason: "it belongs to another store than the meta file".into() });
         }
         let shared = Shared { current: Mutex::new(Arc::new(snapshot)), database };
-        Ok(Self { shared: Arc::new(shared), bounds: Bounds::default() })
+        Ok(Self { shared: Arc::new(shared), bounds: Bounds::within(cache_bytes) })
     }
 
     /// Something that reads beside this writer.
@@ -139,7 +139,7 @@ fn write(database: &Database) -> Result<WriteTransaction, Failure> {
 
 fn put_state(transaction: &WriteTransaction, name: &str, number: u64) -> Result<(), Failure> {
     let mut state = transaction.open_table(STATE).map_err(failed)?;
-    let sealed = seal(Kind::State, name.as_bytes(), &number.to_be_bytes());
+    let sealed = seal(Kind::State, name.as_bytes(), &[&number.to_be_bytes()]);
     state.insert(name, sealed.as_slice()).map_err(failed)?;
     Ok(())
 }
@@ -174,4 +174,6 @@ const STATE: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("state
 const REPLAY_FROM: &str = "replay_from";
 /// Objects ingested through this lsn are in the rows.
 const INGESTED: &str = "ingested";
+/// So many pieces of memtables were flushed; absent before the first.
+const PIECES: &str = "pieces";
 const STORE_ID: &str = "store_id";

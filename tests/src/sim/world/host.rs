@@ -39,6 +39,8 @@ pub(super) struct Process {
     /// What its monotonic clock shows at the beginning of time.
     pub(super) zero: u64,
     pub(super) tick_at: Option<Instant>,
+    /// Ticks in a row that changed nothing about when the next one is due: a real host would spin.
+    pub(super) vain_ticks_count: u32,
     pub(super) door: Door,
 }
 

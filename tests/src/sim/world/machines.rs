@@ -27,6 +27,7 @@ impl World {
             Act::SlowNode(node, factor) => self.network.slow_down(node, factor),
             Act::Crash(node) => self.crash(node),
             Act::Wipe(node) => self.wipe(node),
+            Act::Restore(node) => self.restore(node),
             Act::Lose(node) => {
                 self.crash(node);
                 self.hosts[node].is_lost = true;
@@ -72,8 +73,13 @@ impl World {
         if self.is_running(node) || self.hosts[node].is_lost {
             return;
         }
+        let older = (self.profile.wiped == Some(node)).then(|| self.hosts[node].disk.copy());
         match self.open_all(node) {
-            Ok(stores) => self.start(node, stores),
+            Ok(stores) => {
+                self.start(node, stores);
+                let process = self.hosts[node].process.as_ref();
+                self.older = older.zip(process.map(|process| process.node.incarnation())).or(self.older.take());
+            }
             Err(error) => {
                 self.cannot_open(node, None, &error);
                 let later = self.now + self.dice.millis((50, 500));
@@ -96,7 +102,7 @@ impl World {
         match Node::new(host.config.clone(), recovered, seed, now, &mut effects) {
             Ok(started) => {
                 let (storage, door) = (engines.into_iter().map(Storage::new).collect(), Door::default());
-                host.process = Some(Process { node: started, storage, zero, tick_at: None, door });
+                host.process = Some(Process { node: started, storage, zero, tick_at: None, vain_ticks_count: 0, door });
                 let text = format!("boot {}", host.boot);
                 self.trace.note(self.now, (node, "boot"), text.as_bytes(), || text.clone());
                 self.perform(node, effects);
@@ -188,6 +194,17 @@ impl World {
         self.crash(node);
         self.hosts[node].disk = SimDisk::default();
         self.wiped = Some(node);
+        self.restored = None;
+    }
+
+    /// The machine loses power and gets the disk it had before it last started.
+    fn restore(&mut self, node: usize) {
+        let Some((disk, incarnation)) = self.older.take() else { return self.wipe(node) };
+        self.count("restores");
+        self.crash(node);
+        self.hosts[node].disk = disk;
+        self.wiped = Some(node);
+        self.restored = Some(incarnation);
     }
 
     fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {
@@ -307,11 +324,7 @@ impl World {
     /// Plans completions; the machine dies if it lost power on the way.
     fn done(&mut self, (node, cell): (usize, CellId), done: Vec<StoreDone>) {
         if self.hosts[node].disk.is_dead() {
-            self.count("torn writes");
-            self.crash(node);
-            let later = self.now + self.dice.millis((50, 2_000));
-            self.agenda.plan(later, Event::Boot { node });
-            return;
+            return self.lose_power(node);
         }
         for done in done {
             if let StoreDone::Failed(failure) = &done {
@@ -329,6 +342,14 @@ impl World {
         }
     }
 
+    /// The machine lost power in the middle of something, all of its stores with it, and comes back.
+    fn lose_power(&mut self, node: usize) {
+        self.count("torn writes");
+        self.crash(node);
+        let later = self.now + self.dice.millis((50, 2_000));
+        self.agenda.plan(later, Event::Boot { node });
+    }
+
     fn reopen(&mut self, (node, cell): (usize, CellId)) {
         match self.open_again(node, cell) {
             Ok((engine, recovered)) => {
@@ -338,6 +359,7 @@ impl World {
                 let done = StoreDone::Reopened(Box::new(recovered));
                 self.storage_step((node, cell), StorageStep::Done(Box::new(done)));
             }
+            Err(_) if self.hosts[node].disk.is_dead() => self.lose_power(node),
             Err(error) => {
                 self.cannot_open(node, Some(cell), &error);
                 self.plan_storage((node, cell), REOPEN_US, StorageStep::Reopen);

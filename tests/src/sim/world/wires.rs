@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shoal_node::node::{ConnectionId, Input, LinkId};
+use shoal_node::node::{ConnectionId, Input, LinkId, Parcel as GossipParcel};
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::Dot;
 use shoal_protocol::client::{ClientCall, ClientHello, ClientResponse, PROTOCOL_VERSIONS, SessionGrant};
@@ -224,6 +224,14 @@ impl World {
         self.send(Parcel { from, to, boot, epoch, request, is_answer: false, bytes }, once);
     }
 
+    /// Gossip needs no connection that stands, and is never repeated.
+    pub(super) fn send_gossip(&mut self, from: usize, to: NodeId, parcel: GossipParcel) {
+        let Some(to) = self.node_index(to) else { return };
+        if let Some(after) = self.network.delay(&mut self.dice, (from, to)) {
+            self.agenda.plan(self.now + after, Event::Gossip { from, to, parcel });
+        }
+    }
+
     pub(super) fn send_answer(&mut self, node: usize, (link, request): (LinkId, RequestId), response: PeerResponse) {
         if link == PROBE {
             self.probes.insert(request, response);
@@ -290,7 +298,9 @@ impl World {
             | PeerRequest::Scan(_)
             | PeerRequest::Mint { .. }
             | PeerRequest::CompareSystem { .. }
-            | PeerRequest::System { .. } => return None,
+            | PeerRequest::System { .. }
+            | PeerRequest::ConfirmLeases { .. }
+            | PeerRequest::Members => return None,
         };
         let held = || self.shadows.get(&(node, place.clone()));
         let delta = || Object::decode(delta).expect("nodes send canonical deltas");

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use shoal_node::host::config::ServerConfig;
 use shoal_node::host::limits::{LinkLimits, ServerLimits};
 use shoal_node::host::secret::{ClusterSecret, ClusterSecrets};
-use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
+use shoal_node::host::tls::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
 use shoal_node::host::{RunningServer, Server};
 use shoal_protocol::client::{
     ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, Status, Welcome,
@@ -23,7 +23,8 @@ use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::frame::{Frame, FrameKind, FrameReader, PEER_FRAME_BYTES_MAX, write_frame};
 use shoal_protocol::id::{Actor, ClusterId, NodeId, RequestId, ViewId};
-use shoal_protocol::peer::{PeerHello, PeerMember};
+use shoal_protocol::member::{Member, StoreLease};
+use shoal_protocol::peer::PeerHello;
 
 pub(super) fn secret(byte: u8) -> ClusterSecret {
     ClusterSecret::new([byte; 32])
@@ -93,7 +94,7 @@ impl Lone {
 /// One connection with one stream.
 pub(super) struct Caller {
     _endpoint: Endpoint,
-    _connection: Connection,
+    connection: Connection,
     send: SendStream,
     receive: RecvStream,
     frames: FrameReader,
@@ -121,7 +122,7 @@ impl Caller {
         let connection = endpoint.connect(address, NODE_SERVER_NAME).unwrap().await?;
         let (send, receive) = connection.open_bi().await?;
         let frames = FrameReader::new(PEER_FRAME_BYTES_MAX);
-        Ok(Self { _endpoint: endpoint, _connection: connection, send, receive, frames, asked_count: 0 })
+        Ok(Self { _endpoint: endpoint, connection, send, receive, frames, asked_count: 0 })
     }
 
     /// A stranger with the right trust, before any hello.
@@ -140,6 +141,15 @@ impl Caller {
     /// Somebody at the nodes' door.
     pub(super) async fn peer(address: SocketAddr, role: Option<Role>) -> Self {
         Self::dial(address, ALPN_PEER, &secret(1), role.map(|role| (secret(1), role))).await.unwrap()
+    }
+
+    /// Somebody at the door of gossip.
+    pub(super) async fn gossip(address: SocketAddr, role: Option<Role>) -> Self {
+        Self::dial(address, ALPN_GOSSIP, &secret(1), role.map(|role| (secret(1), role))).await.unwrap()
+    }
+
+    pub(super) fn datagram(&self, bytes: &[u8]) {
+        self.connection.send_datagram(bytes.to_vec().into()).unwrap();
     }
 
     pub(super) async fn say<T: Serialize>(&mut self, kind: FrameKind, request: u64, body: &T) {
@@ -236,7 +246,7 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
     PeerHello {
         versions: PROTOCOL_VERSIONS,
         cluster,
-        member: PeerMember {
+        member: Member {
             node,
             name: "b".to_owned(),
             zone: "zone".to_owned(),
@@ -244,12 +254,11 @@ pub(super) fn peer_hello(cluster: ClusterId, node: NodeId) -> PeerHello {
             advertise_peer: Vec::new(),
             advertise_client: Vec::new(),
             version: "test".to_owned(),
-            incarnation: Actor::incarnation(1),
-            lease_end: 0,
+            stores: vec![StoreLease { incarnation: Actor::incarnation(1), lease_end: 0 }],
             boot_nonce: 1,
+            layouts: Vec::new(),
         },
         view: ViewId(0),
-        others: Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::caller::{config, secret};
 const ANOTHER_SECRET: &str = "its certificate is not from this cluster's secret";
 
 /// A loopback address that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(super) fn free_address() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -33,7 +33,7 @@ fn one_of_two(data_dir: &Path, name: &str, (listen, seed): (SocketAddr, SocketAd
 }
 
 /// The status once it is as wanted. A node that never gets there is ended by the test runner.
-async fn status_when(server: &RunningServer, is_so: impl Fn(&Status) -> bool) -> Status {
+pub(super) async fn status_when(server: &RunningServer, is_so: impl Fn(&Status) -> bool) -> Status {
     loop {
         let status = server.status().await.unwrap();
         if is_so(&status) {
@@ -146,7 +146,7 @@ async fn weights_reach_the_first_layout() {
     let b = Server::start(b_data.clone()).await.unwrap();
     for server in [&a, &b] {
         assert!(server.serves().await);
-        let status = status_when(server, |status| status.members.iter().all(|member| member.alive)).await;
+        let status = status_when(server, |status| status.members.iter().all(|member| member.is_reachable())).await;
         let weights: Vec<_> =
             status.members.iter().map(|member| (&*member.endpoint.name, member.endpoint.weight)).collect();
         assert!(weights.contains(&("a", 30)) && weights.contains(&("b", 70)), "{weights:?}");

@@ -1,7 +1,8 @@
 //! Who is refused, with which words, and that the node goes on.
 
+use bytes::Bytes;
 use shoal_node::host::limits::LinkLimits;
-use shoal_node::host::tls::{ALPN_CLIENT, ALPN_PEER, Role};
+use shoal_node::host::tls::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, Role};
 use shoal_protocol::client::{ClientRequest, ClientResponse};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::frame::{CLIENT_FRAME_BYTES_MAX, FrameKind};
@@ -15,7 +16,7 @@ const STRANGER: NodeId = NodeId(7);
 #[tokio::test]
 async fn a_certificate_of_another_secret_opens_nothing() {
     let node = Lone::start().await;
-    for alpn in [ALPN_PEER, ALPN_CLIENT] {
+    for alpn in [ALPN_PEER, ALPN_GOSSIP, ALPN_CLIENT] {
         let foreign = Some((secret(2), Role::Node(STRANGER)));
         // TLS 1.3 lets the dialer finish first: the refusal may come with the handshake or right after it.
         if let Ok(mut caller) = Caller::dial(node.address(), alpn, &secret(1), foreign).await {
@@ -45,6 +46,40 @@ async fn only_a_nodes_own_certificate_opens_the_nodes_door() {
     caller.say(FrameKind::Hello, 0, &hello).await;
     let welcome: PeerHello = caller.hear(FrameKind::Welcome).await;
     assert_eq!(welcome.member.node, node.server.facts().node);
+}
+
+#[tokio::test]
+async fn only_a_nodes_own_certificate_opens_the_door_of_gossip() {
+    let node = Lone::start().await;
+    let hello = peer_hello(node.cluster(), STRANGER);
+    for role in [None, Some(Role::Client), Some(Role::Node(NodeId(8)))] {
+        let mut caller = Caller::gossip(node.address(), role).await;
+        caller.datagram(b"before any hello");
+        caller.say(FrameKind::Hello, 0, &hello).await;
+        assert!(matches!(caller.goodbye().await, RequestError::Incompatible { .. }), "{role:?}");
+    }
+    node.goes_on().await;
+}
+
+/// What a node says that holds the secret and is broken.
+#[tokio::test]
+async fn garbage_for_gossip_changes_nothing() {
+    let node = Lone::start().await;
+    let mut caller = Caller::gossip(node.address(), Some(Role::Node(STRANGER))).await;
+    caller.say(FrameKind::Hello, 0, &peer_hello(node.cluster(), STRANGER)).await;
+    let welcome: PeerHello = caller.hear(FrameKind::Welcome).await;
+    assert_eq!(welcome.member.node, node.server.facts().node);
+    for n in 0..1_000_usize {
+        let garbage = Bytes::from(vec![u8::try_from(n % 256).unwrap(); n % 900]);
+        caller.datagram(&garbage);
+        caller.say(FrameKind::Gossip, 0, &garbage).await;
+    }
+    // Frames are taken in order: when this one is answered, all the others were taken.
+    caller.ask(1, ClientRequest::Status).await;
+    assert!(matches!(caller.goodbye().await, RequestError::BadRequest { .. }));
+    let status = node.server.status().await.unwrap();
+    assert_eq!(status.members.len(), 1, "{status:?}");
+    node.goes_on().await;
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ enum Outcome {
 #[test]
 fn a_flipped_bit_is_never_shown_as_data() {
     let outcomes = flip_bits(Doubt::Nothing);
-    assert!(outcomes.get(&Outcome::Named).is_some_and(|count| *count > 50), "{outcomes:?}");
+    assert!(outcomes.get(&Outcome::Named).is_some_and(|count| *count > 20), "{outcomes:?}");
     // redb looks up keys in pages that it does not verify. The share is watched so that a change of redb shows.
     let missing = outcomes.get(&Outcome::Missing).copied().unwrap_or(0);
     let all: usize = outcomes.values().sum();
@@ -233,7 +233,7 @@ fn a_damaged_log_record_is_noticed_and_never_returned() {
         let rig = Rig::open(&copy).unwrap();
         assert_eq!(rig.recovered.damaged_records, 1, "{text}");
         let entry = rig.recovered.memtable.get(&key(0)).expect("two records are sound");
-        let found = format!("{:?}", entry.object);
+        let found = format!("{:?}", entry.object());
         assert_eq!(texts.map(|other| found.contains(other)), texts.map(|other| other != text));
     }
 }

@@ -24,7 +24,7 @@ impl Counts {
         for number in [self.rows, self.entries, self.floor.0] {
             body.extend_from_slice(&number.to_be_bytes());
         }
-        seal(Kind::Counts, key, &body)
+        seal(Kind::Counts, key, &[&body])
     }
 
     /// `None` if they are damaged.

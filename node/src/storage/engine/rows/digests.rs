@@ -113,7 +113,11 @@ impl Sums {
 
 /// Carries `changes`, all of `partition`, over into its digests and says how many bytes that took; `None` if they do not fit
 /// what stands there, which is then half done and to be rebuilt.
-pub(super) fn update(table: &mut Bytes<'_>, partition: Partition, changes: &[Change]) -> Result<Option<u64>, Failure> {
+pub(super) fn update(
+    table: &mut Bytes<'_>,
+    partition: Partition,
+    changes: &[Change<'_>],
+) -> Result<Option<u64>, Failure> {
     let mut groups: BTreeMap<u8, Group> = BTreeMap::new();
     for change in changes {
         let (index, bucket) = (usize::from(change.bucket) / GROUP_BUCKETS, usize::from(change.bucket) % GROUP_BUCKETS);
@@ -140,7 +144,7 @@ pub(super) fn update(table: &mut Bytes<'_>, partition: Partition, changes: &[Cha
 }
 
 /// Whether `change` fits a bucket.
-fn carry(bucket: &mut BucketDigest, change: &Change) -> bool {
+fn carry(bucket: &mut BucketDigest, change: &Change<'_>) -> bool {
     match change.before {
         Before::Absent => bucket.count += 1,
         Before::Row(digest) if bucket.count > 0 => bucket.sum = bucket.sum.wrapping_sub(digest.0),
@@ -196,7 +200,7 @@ impl Group {
             body.extend_from_slice(&bucket.count.to_be_bytes());
             body.extend_from_slice(&bucket.sum.to_be_bytes());
         }
-        seal(Kind::Digests, key, &body)
+        seal(Kind::Digests, key, &[&body])
     }
 
     /// `None` if it is damaged.

@@ -6,6 +6,7 @@
 //! Invariants: every row whose lsn is above the floor has an entry. An entry that cannot be read is a hole: a reader is told
 //! a floor above it, as if everything up to there had been cut off.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
@@ -33,9 +34,7 @@ pub(super) struct FeedEntry {
 impl FeedEntry {
     pub(super) fn new(row: &RowKey, lsn: Lsn) -> Self {
         let key = feed_key(row.partition(), lsn);
-        let mut body = vec![VERSION];
-        body.extend_from_slice(&row.as_bytes()[PARTITION_BYTES..]);
-        Self { key, value: seal(Kind::Feed, &key, &body) }
+        Self { key, value: seal(Kind::Feed, &key, &[&[VERSION], &row.as_bytes()[PARTITION_BYTES..]]) }
     }
 }
 
@@ -61,7 +60,7 @@ pub(super) fn append(
             None => counts.entries += 1,
         }
         bytes += (entry.key.len() + entry.value.len()) as u64;
-        Ok(Some(entry.value.clone()))
+        Ok(Some(Cow::Borrowed(&*entry.value)))
     })?;
     Ok(bytes)
 }

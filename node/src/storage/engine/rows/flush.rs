@@ -1,12 +1,15 @@
 //! Writing: sorted chunks, each one transaction.
 //!
-//! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, joined with what stands there; then, partition by partition,
-//! digests, feed and counts follow what changed. `replay_from` goes with the last chunk of a flush.
+//! Shape: a chunk = up to 8,000 rows or 8 MiB in row order, fewer where redb keeps few pages, joined with what stands there;
+//! then, partition by partition, digests, feed and counts follow what changed. How far flushes and loads have come is noted
+//! with the last chunk.
 //! Invariant: work that was cut short between two chunks is done again from its beginning, with the same outcome.
 //! Source: DESIGN §7; notes/storage-and-network.md T10 (one transaction for all doubles the file and stalls writers).
 
+use std::borrow::Cow;
+
 use redb::{ReadableTable, WriteTransaction};
-use shoal_protocol::id::{Lsn, Partition};
+use shoal_protocol::id::Partition;
 
 use crate::storage::effect::{Failure, Flush};
 use crate::storage::engine::failed;
@@ -18,7 +21,9 @@ use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
 use super::sorted::{Bytes, write_sorted};
-use super::{COUNTS, DIGESTS, FEED, INGESTED, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range};
+use super::{
+    COUNTS, DIGESTS, FEED, INGESTED, PIECES, REPLAY_FROM, ROWS, RowsWriter, Rules, digests, put_state, with_range,
+};
 
 /// How large chunks and feeds are.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +36,17 @@ pub(super) struct Bounds {
     pub(super) feed_slack: u64,
 }
 
+impl Bounds {
+    /// For a file of which so many bytes of pages are kept in memory. redb holds changed pages back until the commit in half
+    /// of that; what does not fit it writes twice, for it reads every page again at the commit to checksum it.
+    pub(super) fn within(cache_bytes: usize) -> Self {
+        let pages_max = cache_bytes / 2 / PAGE_BYTES;
+        // At worst each row is in a page of its own; an eighth is for what else a chunk changes.
+        let rows_max = (pages_max - pages_max / 8).clamp(CHUNK_ROWS_MIN, CHUNK_ROWS_MAX);
+        Self { rows_max, bytes_max: CHUNK_BYTES_MAX.min(cache_bytes / 4), ..Self::default() }
+    }
+}
+
 impl Default for Bounds {
     fn default() -> Self {
         Self { rows_max: CHUNK_ROWS_MAX, bytes_max: CHUNK_BYTES_MAX, feed_slack: FEED_SLACK }
@@ -38,15 +54,19 @@ impl Default for Bounds {
 }
 
 impl RowsWriter {
-    /// Joins a frozen memtable into the rows. `throttle` is told each chunk when it is committed, and may take its time.
+    /// Joins a piece of a memtable into the rows. `throttle` is told each chunk when it is committed, and may take its time.
     pub(in crate::storage) fn flush(
         &mut self,
         work: &Flush,
         throttle: &mut dyn FnMut(Chunk),
     ) -> Result<Written, Failure> {
-        let rows: Vec<_> = work.frozen.iter().map(|(key, entry)| Frozen { key, entry }).collect();
+        let rows: Vec<_> = work.rows.iter().map(|(key, entry)| Frozen { key, entry }).collect();
         let rules = Rules { lww: &work.lww, digest_key: &work.digest_key };
-        self.write(&rows, rules, (REPLAY_FROM, work.replay_from), throttle)
+        let mut marks = vec![(PIECES, self.reader().at().pieces + 1)];
+        marks.extend(work.replay_from.map(|replay_from| (REPLAY_FROM, replay_from.0)));
+        self.write(&rows, rules, &marks, &mut |chunk| {
+            throttle(Chunk { is_first: chunk.is_first && work.is_first, ..chunk });
+        })
     }
 
     /// Joins rows that come sorted, each once, past log and memtable: durable when this returns. Over a damaged row they
@@ -59,14 +79,14 @@ impl RowsWriter {
     ) -> Result<Written, Failure> {
         assert!(rows.is_sorted_by(|a, b| a.key < b.key), "rows to ingest ascend");
         let through = rows.iter().map(|row| row.lsn).max().unwrap_or(self.reader().at().ingested);
-        self.write(rows, rules, (INGESTED, through), throttle)
+        self.write(rows, rules, &[(INGESTED, through.0)], throttle)
     }
 
     fn write<T: Source>(
         &mut self,
         mut rest: &[T],
         rules: Rules<'_>,
-        (mark, through): (&str, Lsn),
+        marks: &[(&str, u64)],
         throttle: &mut dyn FnMut(Chunk),
     ) -> Result<Written, Failure> {
         let mut written = Written::default();
@@ -76,7 +96,7 @@ impl RowsWriter {
             let (done, chunk) = self.commit(|transaction| {
                 let (done, chunk) = write_chunk(transaction, rows, rules, bounds)?;
                 if done == rest.len() {
-                    put_state(transaction, mark, through.0)?;
+                    marks.iter().try_for_each(|(name, number)| put_state(transaction, name, *number))?;
                 }
                 Ok((done, chunk))
             })?;
@@ -128,7 +148,7 @@ fn write_chunk<T: Source>(
             written.rows += 1;
             written.rows_bytes += (row.key().len() + joined.value.len()) as u64;
             changes.push(joined.change);
-            joined.value
+            Cow::Owned(joined.value)
         }))
     })?;
     for changes in changes.chunk_by(|a, b| a.key.partition() == b.key.partition()) {
@@ -141,7 +161,12 @@ fn write_chunk<T: Source>(
 }
 
 /// Lets digests, feed and counts follow `changes`, all of one partition. False if something does not add up.
-fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: &mut Written) -> Result<bool, Failure> {
+fn follow(
+    tables: &mut Tables<'_>,
+    changes: &[Change<'_>],
+    bounds: Bounds,
+    written: &mut Written,
+) -> Result<bool, Failure> {
     let partition = changes[0].key.partition();
     let added = changes.iter().filter(|change| change.before == Before::Absent).count();
     let key = encode_partition(partition);
@@ -158,7 +183,7 @@ fn follow(tables: &mut Tables<'_>, changes: &[Change], bounds: Bounds, written: 
     written.digests_bytes += digests_bytes;
     counts.rows += added as u64;
     let listed = changes.iter().filter(|change| change.lsn > counts.floor);
-    let entries = listed.map(|change| FeedEntry::new(&change.key, change.lsn)).collect();
+    let entries = listed.map(|change| FeedEntry::new(change.key, change.lsn)).collect();
     written.feed_bytes += feed::append(&mut tables.feed, &mut counts, entries)?;
     feed::trim(&mut tables.feed, &mut counts, partition, bounds.feed_slack)?;
     written.feed_bytes += put_counts(&mut tables.counts, partition, counts)?;
@@ -173,6 +198,10 @@ pub(super) fn put_counts(table: &mut Bytes<'_>, partition: Partition, counts: Co
     Ok((key.len() + sealed.len()) as u64)
 }
 
+/// Of redb.
+const PAGE_BYTES: usize = 4096;
+/// Rows of a chunk, however little memory there is: below, two syncs for each would cost more than pages written twice.
+const CHUNK_ROWS_MIN: usize = 256;
 /// Rows of a chunk. Source: notes/storage-and-network.md T10.
 const CHUNK_ROWS_MAX: usize = 8_000;
 /// Bytes of values after which a chunk ends: 8,000 rows of 1 KiB.

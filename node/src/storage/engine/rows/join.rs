@@ -3,6 +3,8 @@
 //! Invariants: an unreadable row is never taken for an absent one: what is flushed over it stays marked until a whole state
 //! heals it. In an `lww` keyspace only the winner of concurrent values reaches the file.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::{Digest, Object};
@@ -19,20 +21,20 @@ use super::sorted::Pair;
 /// What is joined into a row.
 pub(super) trait Source: Pair {
     /// The row, given what stands there; `None` if that is it already.
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure>;
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure>;
 }
 
 /// A row as it is to be written, and what changes by it.
 #[derive(Debug)]
-pub(super) struct Joined {
+pub(super) struct Joined<'a> {
     pub(super) value: Vec<u8>,
-    pub(super) change: Change,
+    pub(super) change: Change<'a>,
 }
 
 /// How one row changed.
 #[derive(Clone, Debug)]
-pub(super) struct Change {
-    pub(super) key: RowKey,
+pub(super) struct Change<'a> {
+    pub(super) key: &'a RowKey,
     /// The bucket of its partition.
     pub(super) bucket: u16,
     pub(super) before: Before,
@@ -62,16 +64,16 @@ impl Pair for Frozen<'_> {
 }
 
 impl Source for Frozen<'_> {
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(self.key, beneath);
         row.partial &= !self.entry.heals;
         let object = if row.before == Before::Absent && !lww {
-            self.entry.object.encode()
+            self.entry.encoded()
         } else {
             let mut object = std::mem::take(&mut row.object);
-            object.merge_into(&self.entry.object);
-            encode(object, lww)
+            object.merge_into(&self.entry.object());
+            Cow::Owned(encode(object, lww).into())
         };
         Ok(Some(row.replaced_by(self.key, &object, self.entry.lsn, rules)))
     }
@@ -84,7 +86,7 @@ impl Pair for IngestRow {
 }
 
 impl Source for IngestRow {
-    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined>, Failure> {
+    fn join(&self, rules: &Rules<'_>, beneath: Option<&[u8]>) -> Result<Option<Joined<'_>>, Failure> {
         let lww = rules.lww.contains(&self.key.keyspace());
         let mut row = Beneath::read(&self.key, beneath);
         if row.before == Before::Absent && !lww {
@@ -128,12 +130,12 @@ impl<'a> Beneath<'a> {
         }
     }
 
-    fn replaced_by(&self, key: &RowKey, object: &[u8], lsn: Lsn, rules: &Rules<'_>) -> Joined {
+    fn replaced_by<'k>(&self, key: &'k RowKey, object: &[u8], lsn: Lsn, rules: &Rules<'_>) -> Joined<'k> {
         let place = key.place();
         let (lsn, digest) = (self.lsn.max(lsn), Digest::of_encoded(rules.digest_key, &place, object));
         let value = Row { lsn, digest, object, partial: self.partial }.encode(key.as_bytes());
         let bucket = super::digests::bucket_of(&place);
-        Joined { value, change: Change { key: key.clone(), bucket, before: self.before, digest, lsn } }
+        Joined { value, change: Change { key, bucket, before: self.before, digest, lsn } }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Shape: a key that is there is read and replaced. One that is not opens a cursor, and all pairs that belong into the same
 //! gap go through it: redb buffers them into full pages, which is what makes a load into an empty range fast.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 
 use redb::{ReadableTable, Table};
@@ -21,11 +22,11 @@ pub(super) trait Pair {
 
 /// Writes `pairs`, whose keys ascend, until their values exceed `bytes_max`, and says how many it dealt with. `value` makes
 /// the value from what stands there; `None` leaves that alone.
-pub(super) fn write_sorted<T: Pair>(
+pub(super) fn write_sorted<'p, T: Pair>(
     table: &mut Bytes<'_>,
-    pairs: &[T],
+    pairs: &'p [T],
     bytes_max: usize,
-    mut value: impl FnMut(&T, Option<&[u8]>) -> Result<Option<Vec<u8>>, Failure>,
+    mut value: impl FnMut(&'p T, Option<&[u8]>) -> Result<Option<Cow<'p, [u8]>>, Failure>,
 ) -> Result<usize, Failure> {
     let (mut done, mut bytes) = (0, 0);
     while done < pairs.len() && bytes < bytes_max {
@@ -35,7 +36,7 @@ pub(super) fn write_sorted<T: Pair>(
         if let Some(new) = replaced {
             if let Some(new) = new {
                 bytes += new.len();
-                table.insert(first.key(), new.as_slice()).map_err(failed)?;
+                table.insert(first.key(), &*new).map_err(failed)?;
             }
             done += 1;
             continue;
@@ -48,7 +49,7 @@ pub(super) fn write_sorted<T: Pair>(
         {
             if let Some(new) = value(pair, None)? {
                 bytes += new.len();
-                gap.insert_before(pair.key(), new.as_slice()).map_err(failed)?;
+                gap.insert_before(pair.key(), &*new).map_err(failed)?;
             }
             done += 1;
         }

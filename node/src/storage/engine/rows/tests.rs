@@ -22,7 +22,7 @@ use shoal_protocol::time::Hlc;
 use super::*;
 use crate::storage::effect::{Flush, ScanId, ScanRequest, StoreDone};
 use crate::storage::key::{RowKey, RowRange, decode_partition, encode_partition};
-use crate::storage::memtable::Memtable;
+use crate::storage::memtable::{Delta, Memtable};
 use crate::storage::row::Row;
 use crate::storage::rowset::{BucketDigest, FeedRows, IngestRow, RowRead, VerifyReport, Written};
 
@@ -97,7 +97,7 @@ impl World {
     fn new() -> Self {
         let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
         begin(&database, 1).unwrap();
-        let mut writer = RowsWriter::open(database, 1).unwrap();
+        let mut writer = RowsWriter::open(database, 1, 0).unwrap();
         writer.bounds = BOUNDS;
         let (model, damaged, spoiled) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { writer, model, damaged, spoiled, last_flush: None, dots: 0, lsn: 0 }
@@ -119,7 +119,7 @@ impl World {
             Step::Again => {
                 if let Some(work) = self.last_flush.clone() {
                     // A whole state makes up for what was damaged since it was flushed.
-                    let healed = work.frozen.iter().filter(|(_, entry)| entry.heals);
+                    let healed = work.rows.iter().filter(|(_, entry)| entry.heals);
                     healed.for_each(|(key, _)| _ = self.damaged.remove(key));
                     self.flush(work);
                 }
@@ -154,8 +154,8 @@ impl World {
 
     fn flush(&mut self, work: Flush) {
         let written = self.writer.flush(&work, &mut |_| ()).unwrap();
-        assert_eq!(written.rows, work.frozen.iter().len() as u64);
-        assert_eq!(self.writer.reader().at().replay_from, work.replay_from);
+        assert_eq!(written.rows, work.rows.iter().len() as u64);
+        assert_eq!(Some(self.writer.reader().at().replay_from), work.replay_from);
         self.last_flush = Some(work);
     }
 
@@ -166,11 +166,11 @@ impl World {
 
     /// The log of `work` is forgotten only if all of it is in the rows.
     fn check_replay_from(&self, work: &Flush) {
-        if self.writer.reader().at().replay_from < work.replay_from {
+        if Some(self.writer.reader().at().replay_from) < work.replay_from {
             return;
         }
         let rows: BTreeMap<_, _> = self.pairs(ROWS).into_iter().collect();
-        for (key, entry) in work.frozen.iter() {
+        for (key, entry) in work.rows.iter() {
             let row = Row::decode(key.as_bytes(), &rows[key.as_bytes()]).unwrap();
             assert!(row.lsn >= entry.lsn, "{key:?} is not flushed");
         }
@@ -181,7 +181,7 @@ impl World {
         for row in rows {
             let (key, lsn) = (row_key(*row), self.next_lsn());
             let whole = self.model.entry(key.clone()).or_default();
-            frozen.join(&key, whole, lsn, 1).heals = true;
+            frozen.join(&key, Delta { object: whole, bytes: &whole.encode(), lsn, heals: true });
             self.damaged.remove(&key);
         }
         let work = self.frozen(frozen);
@@ -194,15 +194,16 @@ impl World {
         for (row, operation) in writes {
             let (key, delta) = self.write(*row, *operation);
             let lsn = self.next_lsn();
-            frozen.join(&key, &delta, lsn, delta.encode().len());
+            frozen.join(&key, Delta { object: &delta, bytes: &delta.encode(), lsn, heals: false });
         }
         self.frozen(frozen)
     }
 
     fn frozen(&mut self, frozen: Memtable) -> Flush {
         Flush {
-            frozen: Arc::new(frozen),
-            replay_from: Lsn(self.lsn),
+            rows: Arc::new(frozen),
+            replay_from: Some(Lsn(self.lsn)),
+            is_first: true,
             lww: Arc::new(BTreeSet::from([LWW])),
             digest_key: DIGEST_KEY,
         }

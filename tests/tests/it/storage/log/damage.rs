@@ -27,7 +27,7 @@ fn sealed(disk: &SimDisk) -> Vec<Record> {
     }
     log.seal(disk).unwrap();
     let live = log.segments().iter().filter(|segment| segment.state != SegmentState::Free).count();
-    assert_eq!((live, log.segments().len()), (2, 3), "{:?}", log.segments());
+    assert_eq!((live, log.segments().len()), (2, 4), "{:?}", log.segments());
     records[40..].to_vec()
 }
 

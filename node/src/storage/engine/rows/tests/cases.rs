@@ -129,5 +129,5 @@ fn a_load_into_an_empty_range_between_rows_keeps_the_order() {
 fn rows_of_another_store_are_refused() {
     let database = Database::builder().create_with_backend(InMemoryBackend::new()).unwrap();
     begin(&database, 1).unwrap();
-    assert!(matches!(RowsWriter::open(database, 2), Err(Failure::Damaged { .. })));
+    assert!(matches!(RowsWriter::open(database, 2, 0), Err(Failure::Damaged { .. })));
 }

@@ -1,19 +1,18 @@
-//! The other nodes: who can be asked, and the exchange of system state with them.
+//! The exchange of system state with the other nodes.
 //!
-//! Glue between membership, system state and the host: a member that comes up is told to the system state, a question of
-//! the system state becomes a peer call and its answer comes back, its blob goes through the store.
+//! Glue between system state and host: a question of the system state becomes a peer call and its answer comes back, its blob
+//! goes through the store.
 //! Invariant: a change of the system state is followed at once by what derives from it (ring, digest key, lww keyspaces).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use shoal_gossip::{Input as MemberInput, Member, Output as MemberOutput};
 use shoal_protocol::id::{NodeId, RequestId};
 use shoal_protocol::object::Conflict;
-use shoal_protocol::peer::{PeerHello, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::peer::{PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
-use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients, role};
+use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
 use crate::ring::Ring;
 use crate::storage::{CellId, PersistTicket};
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
@@ -37,61 +36,14 @@ impl SystemCalls {
         self.next_id += 1;
         RequestId(SYSTEM_ID_BIT | self.next_id)
     }
+
+    /// A peer will not answer.
+    pub(super) fn lose(&mut self, node: NodeId) {
+        self.asked.retain(|_, to| *to != node);
+    }
 }
 
 impl Node {
-    pub(super) fn peer_up(&mut self, now: Now, hello: PeerHello, out: &mut Vec<Effect>) {
-        let theirs = hello.member;
-        let member = Member {
-            node: theirs.node,
-            name: theirs.name,
-            zone: theirs.zone,
-            weight: theirs.weight,
-            advertise_peer: theirs.advertise_peer,
-            advertise_client: theirs.advertise_client,
-            version: theirs.version,
-            incarnation: theirs.incarnation,
-            lease_end: theirs.lease_end,
-            boot_nonce: theirs.boot_nonce,
-        };
-        self.tell_members(now, MemberInput::Connected(member), out);
-    }
-
-    pub(super) fn peer_down(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
-        self.tell_members(now, MemberInput::Disconnected(node), out);
-    }
-
-    fn tell_members(&mut self, now: Now, input: MemberInput, out: &mut Vec<Effect>) {
-        let mut outputs = Vec::new();
-        self.membership.handle(now.instant, input, &mut outputs);
-        for output in outputs {
-            match output {
-                MemberOutput::Up(node) | MemberOutput::Changed(node) => self.member_up(now, node, out),
-                MemberOutput::Down(node) => {
-                    self.alive.remove(&node);
-                    self.system_calls.asked.retain(|_, to| *to != node);
-                    self.lookups.lose(node);
-                    self.advance_lookups(now, out);
-                    self.tell_system(now, SystemInput::PeerDown(node), out);
-                    self.coordinate(now, out, |coordinator, around, effects| {
-                        coordinator.peer_down(around, node, effects);
-                    });
-                }
-            }
-        }
-    }
-
-    fn member_up(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
-        let Some(member) = self.membership.member(node) else { return };
-        let up = SystemInput::PeerUp {
-            node,
-            role: role(member.zone.clone(), member.weight),
-            incarnation: member.incarnation,
-        };
-        self.alive.insert(node);
-        self.tell_system(now, up, out);
-    }
-
     /// A peer's answer: to the system state if it asked, else to the coordinator.
     pub(super) fn peer_answer(
         &mut self,
@@ -106,7 +58,11 @@ impl Node {
             });
             return;
         }
-        if self.look_up_answered(now, from, (request, &response), out) {
+        let answer = (request, &response);
+        if self.look_up_answered(now, from, answer, out)
+            || self.leases_answered(now, from, answer, out)
+            || self.view_answered(now, from, answer, out)
+        {
             return;
         }
         if self.system_calls.asked.remove(&request) != Some(from) {
@@ -120,7 +76,9 @@ impl Node {
             | PeerResponse::Admitted
             | PeerResponse::Minted { .. }
             | PeerResponse::State { .. }
-            | PeerResponse::Rows { .. } => SystemAnswer::Malformed,
+            | PeerResponse::Rows { .. }
+            | PeerResponse::Leases { .. }
+            | PeerResponse::Members(_) => SystemAnswer::Malformed,
         };
         self.tell_system(now, SystemInput::Answered { from, answer }, out);
     }
@@ -163,7 +121,7 @@ impl Node {
                     };
                     out.push(Effect::AnswerPeer { link, request, response });
                 }
-                SystemEffect::Changed => self.system_changed(out),
+                SystemEffect::Changed => self.system_changed(now, out),
                 SystemEffect::Verdict { request, verdict } => {
                     if let Some(tag) = self.system_calls.changes.remove(&request) {
                         clients::answer(tag, verdict.map(shoal_protocol::client::ClientResponse::Keyspace), out);
@@ -198,12 +156,14 @@ impl Node {
     }
 
     /// Takes over what derives from the durable system state.
-    pub(super) fn system_changed(&mut self, out: &mut Vec<Effect>) {
+    pub(super) fn system_changed(&mut self, now: Now, out: &mut Vec<Effect>) {
         if let Some(layout) = self.system.formed()
             && self.ring.as_ref().is_none_or(|ring| ring.layout().id() != layout.id())
         {
             tracing::info!(layout = %layout.id(), "serving under this layout");
             self.ring = Some(Ring::new(layout.clone()));
+            self.describe(now, out);
+            self.confirm_leases(now, out);
         }
         self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
