@@ -49,7 +49,7 @@ impl DescriptionBytes {
 
     /// Its length; the limits of a member keep it far below 64 KiB.
     pub(crate) fn len(&self) -> u16 {
-        u16::try_from(self.bytes.len()).expect("a member within its limits takes 6 KB")
+        u16::try_from(self.bytes.len()).expect("a member within its limits takes 9 KB")
     }
 }
 

@@ -27,8 +27,7 @@ use super::outbox::Outbox;
 use super::peers::Peers;
 use super::storage_threads::StorageThreads;
 use super::switchboard::Switchboard;
-use crate::node::ConnectionId;
-use crate::node::{Effect, Input, LinkId, Node, Parcel};
+use crate::node::{ConnectionId, Effect, Input, LinkId, Node, Parcel};
 use crate::storage::{CellId, StoreDone, StoreEffect};
 
 /// Orders from whoever runs the server.

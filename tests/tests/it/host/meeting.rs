@@ -43,7 +43,7 @@ pub(super) async fn status_when(server: &RunningServer, is_so: impl Fn(&Status) 
     }
 }
 
-fn warns(status: &Status, of: &str) -> bool {
+pub(super) fn warns(status: &Status, of: &str) -> bool {
     status.warnings.iter().any(|warning| warning.contains(of))
 }
 

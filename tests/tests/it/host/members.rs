@@ -12,7 +12,7 @@ use shoal_protocol::client::Status;
 use shoal_protocol::id::NodeId;
 
 use super::caller::{config, secret};
-use super::meeting::{free_address, status_when};
+use super::meeting::{free_address, status_when, warns};
 
 /// What `viewer` believes of `seen`: whether it would ask it.
 fn reaches(views: &[MemberView], viewer: NodeId, seen: NodeId) -> Option<bool> {
@@ -141,6 +141,24 @@ async fn a_restored_data_directory_is_found_out_and_goes_on_as_another_incarnati
     let knows =
         |status: &Status| status.members.iter().any(|member| member.endpoint.node == node && member.catching_up);
     status_when(&two.a, knows).await;
+}
+
+/// Both run under one node id and take each other's connections away; still the copy is found out before it mints.
+#[tokio::test]
+async fn a_second_process_on_a_copy_of_the_data_is_found_out_and_reported() {
+    let mut two = Two::start().await;
+    two.kill_b().await;
+    let copied = tempfile::tempdir().unwrap();
+    copy(&two.config_of_b.data_dir, copied.path());
+    let before = two.start_b().await.status().await.unwrap().incarnation;
+
+    let config = ServerConfig { data_dir: copied.path().to_owned(), listen: free_address(), ..two.config_of_b.clone() };
+    let double = Server::start(config).await.unwrap();
+    let is_found_out = |status: &Status| status.members[0].catching_up && status.incarnation != before;
+    status_when(&double, is_found_out).await;
+    let b = two.b.as_ref().unwrap();
+    status_when(b, |status| warns(status, "another process runs under this node's id")).await;
+    assert_eq!(b.status().await.unwrap().incarnation, before);
 }
 
 fn copy(from: &Path, to: &Path) {
