@@ -17,12 +17,14 @@ use crate::output::Output;
 pub(super) struct Leaving {
     rounds_left: u32,
     next: Instant,
+    /// What was sent last is on its way, too.
+    is_over: bool,
 }
 
 impl Leaving {
     /// When to go on; never, once enough was said.
     pub(super) const fn next_round(&self) -> Option<Instant> {
-        if self.rounds_left > 0 { Some(self.next) } else { None }
+        if self.is_over { None } else { Some(self.next) }
     }
 }
 
@@ -31,26 +33,31 @@ impl Gossip {
         if self.timers.leaving.is_none() {
             self.own.leave();
             self.broadcasts.add(self.own.node(), false);
-            self.timers.leaving = Some(Leaving { rounds_left: ROUNDS_COUNT, next: now });
+            self.timers.leaving = Some(Leaving { rounds_left: ROUNDS_COUNT, next: now, is_over: false });
             self.go_on_leaving(now, out);
         }
     }
 
     pub(super) fn go_on_leaving(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let Some(leaving) = self.timers.leaving.as_mut().filter(|leaving| leaving.rounds_left > 0) else { return };
+        let Some(leaving) = self.timers.leaving.as_mut().filter(|leaving| !leaving.is_over) else { return };
         if leaving.next > now {
             return;
         }
-        leaving.rounds_left -= 1;
-        leaving.next = now + ROUND;
         let is_over = leaving.rounds_left == 0;
+        leaving.rounds_left = leaving.rounds_left.saturating_sub(1);
+        leaving.next = now + ROUND;
+        if is_over {
+            leaving.is_over = true;
+            out.push(Output::LeaveSpread);
+            return;
+        }
         let count = self.retransmit_limit() as usize;
         let told = self.roster.choose(&mut self.aside.rng, count, |claim| claim.state == Liveness::Alive);
         for to in &told {
             self.send(*to, &Body::News, out);
         }
-        if is_over || told.is_empty() {
-            self.timers.leaving = Some(Leaving { rounds_left: 0, next: now });
+        if told.is_empty() {
+            self.timers.leaving = Some(Leaving { rounds_left: 0, next: now, is_over: true });
             out.push(Output::LeaveSpread);
         }
     }

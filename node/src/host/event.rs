@@ -40,8 +40,8 @@ pub(super) enum Event {
     },
     /// The connection of a node that dialed this one has ended.
     LinkGone { link: LinkId },
-    /// A connection for gossip has got the other end's hello. After an `Ok`, which is this node's own hello, gossip follows.
-    GossipUp { hello: PeerHello, link: Rc<GossipLink>, verdict: oneshot::Sender<Result<PeerHello, RequestError>> },
+    /// A connection for gossip has got the other end's hello. After an `Ok` gossip follows.
+    GossipUp { hello: PeerHello, link: Rc<GossipLink>, verdict: oneshot::Sender<Result<(), RequestError>> },
     /// The connection of a `GossipUp` has ended.
     GossipGone { node: NodeId, id: u64 },
     /// A node cannot be dialed for gossip at present.

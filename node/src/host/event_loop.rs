@@ -269,19 +269,27 @@ impl EventLoop {
         Ok(())
     }
 
-    fn gossip_up(&mut self, now: Now, hello: &PeerHello, link: Rc<GossipLink>) -> Result<PeerHello, RequestError> {
-        self.check(hello)?;
+    /// Also while this node stops: it has to say so.
+    fn gossip_up(&mut self, now: Now, hello: &PeerHello, link: Rc<GossipLink>) -> Result<(), RequestError> {
+        if matches!(self.stage, Stage::Parting(_)) {
+            return Err(stopping());
+        }
+        self.check_trust(hello)?;
         let to = hello.member.node;
-        let bytes = self.gossip_links.add(to, link);
+        let bytes = self.gossip_links.add(to, &self.node.hello(), link);
         self.node.handle(now, Input::PacketSize { to, bytes }, &mut self.effects);
-        Ok(self.node.hello())
+        Ok(())
     }
 
     /// Sends gossip; a connection for it is opened when it is needed.
     fn gossip(&mut self, to: NodeId, parcel: Parcel) {
         match self.gossip_links.send(to, parcel) {
             Sent::Gone => {}
-            Sent::Unconnected => self.peers.dial_for_gossip(to),
+            Sent::Unconnected => {
+                if !self.peers.dial_for_gossip(to) {
+                    self.gossip_links.give_up(to);
+                }
+            }
             Sent::Sized(bytes) => {
                 self.node.handle(self.clock.now(), Input::PacketSize { to, bytes }, &mut self.effects);
             }
@@ -296,6 +304,10 @@ impl EventLoop {
         if self.stage != Stage::Serving {
             return Err(stopping());
         }
+        self.check_trust(hello)
+    }
+
+    fn check_trust(&self, hello: &PeerHello) -> Result<(), RequestError> {
         if self.cut.contains(&hello.member.node) {
             return Err(RequestError::NotServing { reason: "cut off on purpose".to_owned() });
         }

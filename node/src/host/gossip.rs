@@ -2,7 +2,7 @@
 //!
 //! Shape: a connection begins as a peer's does, with a hello each way on its only stream; then both ends send datagrams and
 //! `Gossip` frames at will. It is opened by whoever first has something to say, used by both, and ends after `IDLE_GOSSIP` of
-//! silence, or with the last link between the two nodes: what a cut path swallowed is not waited for. Bulk traffic goes
+//! silence, or with this node's link to the other: what a cut path swallowed is not waited for. Bulk traffic goes
 //! elsewhere, so it cannot delay a probe's answer in this connection's queue. Source: DESIGN §8.
 //! Invariants: whoever speaks has shown the certificate of the node it names; nothing waits for gossip to be sent: what finds no
 //! connection is kept while one is being opened, `WAITING_COUNT_MAX` of it per node, and else dropped.
@@ -28,6 +28,8 @@ use crate::node::{Input, Parcel};
 /// One connection for gossip that has said hello.
 pub(super) struct GossipLink {
     id: u64,
+    /// Whether the other end opened it, and waits for a welcome.
+    is_incoming: bool,
     connection: Connection,
     outbox: Rc<Outbox>,
     /// The longest datagram, as the node was last told.
@@ -67,8 +69,12 @@ impl GossipLinks {
         if is_opening { Sent::Gone } else { Sent::Unconnected }
     }
 
-    /// A connection has said hello: what waited for it goes, and the longest datagram is told.
-    pub(super) fn add(&mut self, node: NodeId, link: Rc<GossipLink>) -> usize {
+    /// A connection has said hello: it is welcomed with this node's own, then what waited for it goes. The longest datagram.
+    pub(super) fn add(&mut self, node: NodeId, own: &PeerHello, link: Rc<GossipLink>) -> usize {
+        if link.is_incoming {
+            // A hello is far below the limit of a frame.
+            let _ = link.outbox.queue(FrameKind::Welcome, RequestId(0), own);
+        }
         for parcel in self.waiting.remove(&node).into_iter().flatten() {
             link.send(parcel);
         }
@@ -147,14 +153,16 @@ pub(super) async fn gossip(
         let hello = exchange_hellos(&mut frames, &outbox, &opened, door).await?;
         let node = hello.member.node;
         PeerIdentity::of(connection).check_node(node).map_err(LinkEnd::Refused)?;
-        let link =
-            GossipLink { id, connection: connection.clone(), outbox: Rc::clone(&outbox), told_bytes: Cell::default() };
+        let link = GossipLink {
+            id,
+            is_incoming: matches!(opened, Opened::There),
+            connection: connection.clone(),
+            outbox: Rc::clone(&outbox),
+            told_bytes: Cell::default(),
+        };
         let verdict = door.ask(|verdict| Event::GossipUp { hello, link: Rc::new(link), verdict }).await?;
-        let own = verdict.map_err(LinkEnd::Refused)?;
+        verdict.map_err(LinkEnd::Refused)?;
         met.set(Some(node));
-        if matches!(opened, Opened::There) {
-            say(&outbox, FrameKind::Welcome, &own)?;
-        }
         let (never, _) = tokio::try_join!(hear_packets(connection, node, door), hear_messages(frames, node, door))?;
         Ok(never)
     };
@@ -166,7 +174,7 @@ pub(super) async fn gossip(
     (met.get().is_some(), end)
 }
 
-/// The other end's hello; when it opened the connection, its answer is up to the caller.
+/// The other end's hello; when it opened the connection, the event loop answers with a welcome, before anything else.
 async fn exchange_hellos(
     frames: &mut Frames<RecvStream>,
     outbox: &Outbox,

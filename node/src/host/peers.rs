@@ -109,10 +109,10 @@ impl Peers {
         known
     }
 
-    /// Opens a connection for gossip, if the node can be found; the event loop hears how that went.
-    pub(super) fn dial_for_gossip(&mut self, node: NodeId) {
-        let known = self.know(node);
-        spawn_local(dial_for_gossip(self.dialer(), node, known));
+    /// Opens a connection for gossip, if the node can be found; the event loop hears how that went. Whether there is such a node.
+    pub(super) fn dial_for_gossip(&self, node: NodeId) -> bool {
+        let known = self.known.get(&node).map(Rc::clone);
+        known.map(|known| spawn_local(dial_for_gossip(self.dialer(), node, known))).is_some()
     }
 
     /// Tries everybody without a link now.
@@ -183,12 +183,12 @@ async fn find(dialer: Dialer, seed: String, mut waits: Waits) {
 }
 
 async fn dial_for_gossip(dialer: Dialer, node: NodeId, known: Rc<Known>) {
-    'dialing: for name in known.addresses() {
+    for name in known.addresses() {
         for address in resolve(&name).await {
             let (was_up, end) = dialer.gossip(address, node).await;
             debug!(%node, %address, %end, "gossip ended");
             if was_up {
-                break 'dialing;
+                return;
             }
         }
     }

@@ -1,9 +1,10 @@
 //! Leases of dots: those this node mints under, and those it has seen others mint under.
 //!
-//! A dot lease is durable before it is used, and used only once a majority of the layout's members have made it durable, too:
-//! they have then seen no further lease of this store, nor the same one from another process. So a data directory that
-//! was restored from an older copy, or that a second process runs on a copy of, is found out before it mints a dot twice,
-//! and goes on as a new incarnation. Source: DESIGN §4 (Actors).
+//! A dot lease is durable before it is used, and used only once a majority of the layout's members, this one included, have made
+//! it durable, too, and all that can be asked were: they have then seen no further lease of this store, nor the same one from
+//! another process. So a data directory that was restored from an older copy, or that a second process runs on a copy of, is
+//! found out before it mints a dot twice, by any member that can be asked and has seen more, and goes on as a new incarnation.
+//! Source: DESIGN §4 (Actors); what this does not find out is in docs/decisions/0016.
 //! Shape of the blob: a version byte, then the furthest lease seen of each store with the process that had it, in order.
 //! Invariants: an answer leaves only when what it says is durable here; what was seen of a store only grows.
 
@@ -124,6 +125,8 @@ impl Leases {
     pub(super) fn lose(&mut self, node: NodeId) {
         if let Some(question) = &mut self.question {
             question.asked.retain(|_, asked| *asked != node);
+            // It may come back without what it noted.
+            question.confirmed_by.remove(&node);
         }
     }
 
@@ -143,6 +146,10 @@ impl Node {
         let refuse = |why| Effect::AnswerPeer { link, request, response: PeerResponse::Refused(why) };
         if stores.len() > shoal_protocol::member::STORES_COUNT_MAX {
             out.push(refuse(Refusal::Malformed));
+            return;
+        }
+        if !self.cells.home().store().is_serving() {
+            out.push(refuse(Refusal::Storage));
             return;
         }
         if self.leases.note(&stores, boot_nonce).is_none() {
@@ -236,6 +243,7 @@ impl Node {
     /// Time passes: who has not answered is asked again.
     pub(super) fn confirm_leases_again(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.leases.next_deadline().is_some_and(|at| at <= now.instant) {
+            self.count_confirmations(now, out);
             if let Some(question) = &mut self.leases.question {
                 question.asked.clear();
             }
@@ -268,8 +276,10 @@ impl Node {
                 question.stores.iter().filter(|(_, store)| is_used(store)).map(|(cell, _)| *cell).collect();
             if used.is_empty() && seen.len() == question.stores.len() {
                 question.confirmed_by.insert(from);
+            }
+            if used.is_empty() {
                 self.count_confirmations(now, out);
-            } else if !used.is_empty() {
+            } else {
                 self.leases.question = None;
                 self.found_older(&used, from, out);
             }
@@ -290,7 +300,9 @@ impl Node {
         let Some(layout) = self.ring.as_ref().map(|ring| ring.layout()) else { return };
         let Some(question) = &mut self.leases.question else { return };
         let confirmed = question.confirmed_by.iter().filter(|node| layout.lists(**node)).count();
-        if question.is_answered || confirmed < layout.majority() {
+        // Whoever can be asked is heard, or had time enough: one that has seen more need not be among the first.
+        let is_heard = question.asked.is_empty() || question.again_at <= now.instant;
+        if question.is_answered || !is_heard || confirmed < layout.majority() {
             return;
         }
         question.is_answered = true;

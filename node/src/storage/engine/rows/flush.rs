@@ -43,7 +43,7 @@ impl Bounds {
         let pages_max = cache_bytes / 2 / PAGE_BYTES;
         // At worst each row is in a page of its own; an eighth is for what else a chunk changes.
         let rows_max = (pages_max - pages_max / 8).clamp(CHUNK_ROWS_MIN, CHUNK_ROWS_MAX);
-        Self { rows_max, bytes_max: CHUNK_BYTES_MAX.min(cache_bytes / 4), ..Self::default() }
+        Self { rows_max, bytes_max: (cache_bytes / 4).clamp(PAGE_BYTES, CHUNK_BYTES_MAX), ..Self::default() }
     }
 }
 
