@@ -253,7 +253,8 @@ fn who_leaves_is_left_everywhere_and_is_not_probed() {
             spread_at = Some(ms);
         }
     }
-    assert!(spread_at.is_some_and(|ms| ms < 500), "{spread_at:?}");
+    // Three rounds, and one more for what was sent last.
+    assert!(spread_at.is_some_and(|ms| ms < 650), "{spread_at:?}");
     network.kill(4);
     network.run_for(SECOND * 60);
     let history = network.take_history();
