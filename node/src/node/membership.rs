@@ -70,7 +70,7 @@ impl Node {
         self.config.member(self.cells.leases(), layouts.into_iter().collect())
     }
 
-    /// Nodes that can be asked, but are suspected to be down.
+    /// Whether gossip suspects that a node is down.
     pub(super) fn is_suspect(&self, node: NodeId) -> bool {
         self.gossip.liveness(node) == Liveness::Suspect
     }
