@@ -329,8 +329,8 @@ impl Node {
     ) {
         match effect {
             ReplicaEffect::Answer { to, response } => self.answer_asker(now, to, response, (work, out)),
-            ReplicaEffect::Ack { to, partition, minted } => {
-                let ack = self.ack(partition, minted);
+            ReplicaEffect::Ack { to, partition, lsn, minted } => {
+                let ack = self.ack((partition, lsn), minted);
                 self.answer_asker(now, to, ack, (work, out));
             }
             ReplicaEffect::Leased => self.leased(now, cell, out),
@@ -391,7 +391,7 @@ impl Node {
     /// A question to another node.
     fn call(&self, to: NodeId, request: RequestId, (left, ask): (Duration, PeerRequest)) -> Effect {
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        Effect::Call { to, request, call: PeerCall { deadline_ms, view: self.system.view(), request: ask } }
+        Effect::Call { to, request, call: PeerCall { deadline_ms, view: Some(self.system.view()), request: ask } }
     }
 }
 

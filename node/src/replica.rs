@@ -53,6 +53,8 @@ pub enum ReplicaEffect<T> {
         to: T,
         /// Whose partition it is of.
         partition: Partition,
+        /// Its place in the change feed.
+        lsn: Lsn,
         /// Its canonical bytes, if it was minted here.
         minted: Option<Bytes>,
     },
@@ -206,7 +208,7 @@ impl<T: Clone> Replica<T> {
                     return;
                 }
                 let lsn = self.apply(&RowKey::new(partition, &place), &delta, bytes, out);
-                let ack = ReplicaEffect::Ack { to: from, partition, minted: None };
+                let ack = ReplicaEffect::Ack { to: from, partition, lsn, minted: None };
                 if is_write {
                     self.leave_slowed(now, lsn, ack, out);
                 } else {
@@ -237,7 +239,8 @@ impl<T: Clone> Replica<T> {
             PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members => {
+            | PeerRequest::Members
+            | PeerRequest::Repair(_) => {
                 out.push(refuse(from, Refusal::Malformed));
             }
         }
@@ -364,7 +367,7 @@ impl<T: Clone> Replica<T> {
     fn admit(&mut self, (now, from): (Now, T), key: &RowKey, delta: (&Object, Bytes), out: &mut Vec<ReplicaEffect<T>>) {
         let lsn = self.apply(key, delta.0, delta.1, out);
         out.push(ReplicaEffect::Answer { to: from.clone(), response: PeerResponse::Admitted });
-        let ack = ReplicaEffect::Ack { to: from, partition: key.partition(), minted: None };
+        let ack = ReplicaEffect::Ack { to: from, partition: key.partition(), lsn, minted: None };
         self.leave_slowed(now, lsn, ack, out);
     }
 

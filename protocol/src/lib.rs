@@ -17,4 +17,5 @@ pub mod member;
 mod msgpack;
 pub mod object;
 pub mod peer;
+pub mod repair;
 pub mod time;

@@ -11,9 +11,10 @@ use crate::address::Place;
 use crate::causality::Context;
 use crate::client::MemberStatus;
 use crate::error::RequestError;
-use crate::id::{Actor, ClusterId, KeyspaceId, NodeId, Partition, RefillCount, SystemId, ViewId};
+use crate::id::{Actor, ClusterId, KeyspaceId, Lsn, NodeId, Partition, RefillCount, SystemId, ViewId};
 use crate::member::{Member, StoreLease};
 use crate::object::{Digest, Operation};
+use crate::repair::{RepairAnswer, RepairAsk};
 use crate::time::WallTime;
 
 /// The first frame each way between nodes.
@@ -34,8 +35,9 @@ pub struct PeerHello {
 pub struct PeerCall {
     /// Milliseconds left. Work past it is dropped.
     pub deadline_ms: u32,
-    /// The sender's view; a replica that knows more refuses data requests with `UnknownView`.
-    pub view: ViewId,
+    /// The sender's view; a replica that has another refuses data requests with `UnknownView`. `None`: for repair, which is
+    /// served whatever the views (DESIGN §5, Views).
+    pub view: Option<ViewId>,
     /// What is asked.
     pub request: PeerRequest,
 }
@@ -102,6 +104,8 @@ pub enum PeerRequest {
     },
     /// What does the receiver believe of the members? `Members`.
     Members,
+    /// For the sake of repair: `Repair`, or `Applied`.
+    Repair(RepairAsk),
 }
 
 /// Why a delta is applied; counted apart in metrics.
@@ -111,6 +115,10 @@ pub enum ApplyCause {
     Write,
     /// A read found this replica behind.
     ReadRepair,
+    /// It was missed, and somebody owed it or kept it as a hint.
+    Handoff,
+    /// A comparison of trees found this replica behind.
+    Exchange,
 }
 
 /// A slice of one partition's rows.
@@ -176,6 +184,8 @@ pub enum PeerResponse {
     },
     /// The members as the answering node sees them, itself included.
     Members(Vec<MemberStatus>),
+    /// The answer to a question of repair.
+    Repair(RepairAnswer),
     /// Nothing was done.
     Refused(Refusal),
 }
@@ -194,6 +204,8 @@ pub struct LeaseSeen {
 pub struct Applied {
     /// Under what the answering replica holds it.
     pub custody: Custody,
+    /// Where the delta is in the answering replica's change feed: at this or further on.
+    pub lsn: Lsn,
     /// The newest custody this replica knows of each of the partition's other holders, as it leaves. Who is not listed is
     /// known under its first one only, which replaces nothing.
     pub known: Vec<(NodeId, Custody)>,

@@ -38,7 +38,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use shoal_protocol::id::{Actor, RefillCount};
+    use shoal_protocol::id::{Actor, Lsn, RefillCount};
 
     use super::*;
 
@@ -54,11 +54,11 @@ mod tests {
     fn an_ack_is_void_once_another_acker_knows_its_store_replaced_or_refilled() {
         let (first, second, third) = (NodeId(1), NodeId(2), NodeId(3));
         let mut acks = Acks::default();
-        acks.take(first, Applied { custody: custody(0, 9, 0), known: Vec::new() });
+        acks.take(first, Applied { custody: custody(0, 9, 0), lsn: Lsn(1), known: Vec::new() });
         assert_eq!(void(&acks, &[]), []);
-        acks.take(second, Applied { custody: custody(0, 2, 1), known: vec![(first, custody(1, 4, 0))] });
+        acks.take(second, Applied { custody: custody(0, 2, 1), lsn: Lsn(1), known: vec![(first, custody(1, 4, 0))] });
         assert_eq!(void(&acks, &[]), [first]);
-        acks.take(third, Applied { custody: custody(0, 3, 0), known: vec![(second, custody(0, 2, 2))] });
+        acks.take(third, Applied { custody: custody(0, 3, 0), lsn: Lsn(1), known: vec![(second, custody(0, 2, 2))] });
         assert_eq!(void(&acks, &[]), [first, second]);
     }
 
@@ -66,8 +66,8 @@ mod tests {
     fn what_another_acker_does_not_know_yet_voids_nothing() {
         let (first, second) = (NodeId(1), NodeId(2));
         let mut acks = Acks::default();
-        acks.take(first, Applied { custody: custody(2, 4, 1), known: Vec::new() });
-        acks.take(second, Applied { custody: custody(0, 2, 0), known: vec![(first, custody(1, 8, 3))] });
+        acks.take(first, Applied { custody: custody(2, 4, 1), lsn: Lsn(1), known: Vec::new() });
+        acks.take(second, Applied { custody: custody(0, 2, 0), lsn: Lsn(1), known: vec![(first, custody(1, 8, 3))] });
         assert_eq!(void(&acks, &[(first, custody(2, 4, 0))]), []);
         assert_eq!(void(&acks, &[(first, custody(2, 5, 0))]), [first]);
     }
@@ -80,7 +80,7 @@ mod tests {
             let take = |acks: &mut Acks, answer: &(u64, u64, u32, u64, u64, u32)| {
                 let (from, generation, refill, of, later, again) = *answer;
                 let known = vec![(NodeId(of), custody(later, later, again))];
-                acks.take(NodeId(from), Applied { custody: custody(generation, generation, refill), known });
+                acks.take(NodeId(from), Applied { custody: custody(generation, generation, refill), lsn: Lsn(1), known });
             };
             // One answer of each replica.
             let mut answers = answers;

@@ -113,7 +113,8 @@ impl Read {
             | PeerResponse::Rows { .. }
             | PeerResponse::System { .. }
             | PeerResponse::Leases { .. }
-            | PeerResponse::Members(_) => self.lost(cx, from),
+            | PeerResponse::Members(_)
+            | PeerResponse::Repair(_) => self.lost(cx, from),
         }
     }
 

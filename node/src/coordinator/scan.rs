@@ -126,7 +126,8 @@ impl ScanPages {
             | PeerResponse::State { .. }
             | PeerResponse::System { .. }
             | PeerResponse::Leases { .. }
-            | PeerResponse::Members(_) => self.lost(cx, from),
+            | PeerResponse::Members(_)
+            | PeerResponse::Repair(_) => self.lost(cx, from),
         }
     }
 

@@ -3,7 +3,7 @@
 use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::causality::{Context, ContextKey, Dot, EncodedContext};
 use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
-use shoal_protocol::id::{Class, RefillCount};
+use shoal_protocol::id::{Class, Lsn, RefillCount};
 use shoal_protocol::layout::{Intent, Layout, NodeRole};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
@@ -118,6 +118,7 @@ fn word(request: &PeerRequest) -> String {
         PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
         PeerRequest::ConfirmLeases { .. } => "leases".into(),
         PeerRequest::Members => "members".into(),
+        PeerRequest::Repair(_) => "repair".into(),
     }
 }
 
@@ -134,6 +135,7 @@ fn said(response: &PeerResponse) -> String {
         PeerResponse::System { .. } => "system".into(),
         PeerResponse::Leases { .. } => "leases".into(),
         PeerResponse::Members(_) => "members".into(),
+        PeerResponse::Repair(_) => "repair".into(),
     }
 }
 
@@ -171,7 +173,7 @@ fn applied() -> PeerResponse {
 /// An ack of a node's store of this generation, which knows the stores of these others.
 fn applied_under(generation: u64, known: &[(u64, u64)]) -> PeerResponse {
     let known = known.iter().map(|&(node, generation)| (NodeId(node), custody(generation))).collect();
-    PeerResponse::Applied(Applied { custody: custody(generation), known })
+    PeerResponse::Applied(Applied { custody: custody(generation), lsn: Lsn(1), known })
 }
 
 fn custody(generation: u64) -> Custody {

@@ -148,7 +148,8 @@ impl Write {
             | PeerResponse::Rows { .. }
             | PeerResponse::System { .. }
             | PeerResponse::Leases { .. }
-            | PeerResponse::Members(_) => self.lost(cx, from),
+            | PeerResponse::Members(_)
+            | PeerResponse::Repair(_) => self.lost(cx, from),
         }
     }
 

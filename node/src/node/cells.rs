@@ -264,7 +264,7 @@ mod tests {
             let place = places.find(is_there).unwrap();
             let call = PeerCall {
                 deadline_ms: 1_000,
-                view: self.node.hello().view,
+                view: Some(self.node.hello().view),
                 request: PeerRequest::Get { place, have: None },
             };
             let (link, from, request) = (LinkId(1), NodeId(2), RequestId(u64::from(cell)));

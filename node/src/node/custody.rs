@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use rand_core::Rng;
-use shoal_protocol::id::{Actor, NodeId, Partition};
+use shoal_protocol::id::{Actor, Lsn, NodeId, Partition};
 use shoal_protocol::peer::{Applied, Custody, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
@@ -35,7 +35,8 @@ impl Node {
             | PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members => self.is_synced(),
+            | PeerRequest::Members
+            | PeerRequest::Repair(_) => self.is_synced(),
         };
         if may_be_served && self.leases.is_proven() { Ok(()) } else { Err(Refusal::NotSynced) }
     }
@@ -52,13 +53,13 @@ impl Node {
     }
 
     /// The acknowledgement of a delta that is synced here.
-    pub(super) fn ack(&self, partition: Partition, minted: Option<Bytes>) -> PeerResponse {
+    pub(super) fn ack(&self, (partition, lsn): (Partition, Lsn), minted: Option<Bytes>) -> PeerResponse {
         let incarnation = self.cells.home().store().leases().incarnation;
         let me = self.config.node;
         let generation = self.system.custody().map_or(0, |custody| custody.generation);
         let refill = self.cells.home().refill_count(me, partition, incarnation);
         let known = self.co_owners(partition).filter_map(|node| Some((node, self.later_custody(node, partition)?)));
-        let applied = Applied { custody: Custody { generation, incarnation, refill }, known: known.collect() };
+        let applied = Applied { custody: Custody { generation, incarnation, refill }, lsn, known: known.collect() };
         match minted {
             Some(delta) => PeerResponse::Minted { delta, applied },
             None => PeerResponse::Applied(applied),

@@ -78,7 +78,8 @@ impl Node {
             | PeerResponse::State { .. }
             | PeerResponse::Rows { .. }
             | PeerResponse::Leases { .. }
-            | PeerResponse::Members(_) => SystemAnswer::Malformed,
+            | PeerResponse::Members(_)
+            | PeerResponse::Repair(_) => SystemAnswer::Malformed,
         };
         self.tell_system(now, SystemInput::Answered { from, answer }, out);
     }

@@ -137,7 +137,8 @@ impl Node {
             | PeerResponse::State { .. }
             | PeerResponse::Rows { .. }
             | PeerResponse::Leases { .. }
-            | PeerResponse::Members(_) => None,
+            | PeerResponse::Members(_)
+            | PeerResponse::Repair(_) => None,
         };
         let is_heard = news.is_some() || matches!(response, PeerResponse::Same);
         if !self.lookups.answered(from, question, is_heard) {

@@ -68,14 +68,15 @@ impl Node {
             | PeerRequest::Get { .. }
             | PeerRequest::Scan(_)
             | PeerRequest::Admit { .. }
-            | PeerRequest::Mint { .. } => None,
+            | PeerRequest::Mint { .. }
+            | PeerRequest::Repair(_) => None,
         };
         if let Some(ask) = ask {
             self.system_asked(now, (link, from, request), ask, out);
             return;
         }
         let refused = |why: Refusal| Effect::AnswerPeer { link, request, response: PeerResponse::Refused(why) };
-        if call.view != self.system.view() {
+        if call.view.is_some_and(|view| view != self.system.view()) {
             out.push(refused(Refusal::UnknownView));
             self.tell_system(now, SystemInput::Differs(from), out);
             return;
@@ -121,7 +122,8 @@ impl Node {
             PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members => return Err(Refusal::Malformed),
+            | PeerRequest::Members
+            | PeerRequest::Repair(_) => return Err(Refusal::Malformed),
         };
         let class = match self.system.keyspace_by_id(keyspace) {
             Some(info) => info.spec.class,
@@ -140,7 +142,8 @@ impl Node {
             PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members => return Err(Refusal::Malformed),
+            | PeerRequest::Members
+            | PeerRequest::Repair(_) => return Err(Refusal::Malformed),
         };
         let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
         if !ring.preference(partition).primaries.contains(&self.config.node) {

@@ -57,7 +57,7 @@ impl<T: Clone> Replica<T> {
             Ok(delta) => {
                 let bytes = delta.encode();
                 let lsn = self.apply(key, &delta, bytes.clone(), out);
-                let ack = ReplicaEffect::Ack { to: from, partition: key.partition(), minted: Some(bytes) };
+                let ack = ReplicaEffect::Ack { to: from, partition: key.partition(), lsn, minted: Some(bytes) };
                 self.leave_slowed(now, lsn, ack, out);
             }
             Err(refusal) => out.push(refuse(from, refusal)),

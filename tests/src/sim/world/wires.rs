@@ -8,7 +8,7 @@ use shoal_protocol::causality::Dot;
 use shoal_protocol::client::{ClientCall, ClientHello, ClientResponse, PROTOCOL_VERSIONS, SessionGrant};
 use shoal_protocol::codec;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, NodeId, RefillCount, RequestId};
+use shoal_protocol::id::{Actor, Lsn, NodeId, RefillCount, RequestId};
 use shoal_protocol::object::{Object, admit};
 use shoal_protocol::peer::{Applied, ApplyCause, Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 
@@ -36,7 +36,7 @@ impl World {
         self.probes_count += 1;
         let request = RequestId(self.probes_count);
         if let Some(process) = &self.hosts[node].process {
-            let view = process.node.hello().view;
+            let view = Some(process.node.hello().view);
             let ask = PeerRequest::Get { place: place.clone(), have: None };
             let call = PeerCall { deadline_ms: 10_000, view, request: ask };
             self.feed(node, Input::PeerCall { link: PROBE, from: NodeId(0), request, call });
@@ -300,7 +300,8 @@ impl World {
             | PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members => return None,
+            | PeerRequest::Members
+            | PeerRequest::Repair(_) => return None,
         };
         let held = || self.shadows.get(&(node, place.clone()));
         let delta = || Object::decode(delta).expect("nodes send canonical deltas");
@@ -331,7 +332,7 @@ impl World {
 
 fn applied() -> PeerResponse {
     let custody = Custody { generation: 0, incarnation: Actor(1), refill: RefillCount(0) };
-    PeerResponse::Applied(Applied { custody, known: Vec::new() })
+    PeerResponse::Applied(Applied { custody, lsn: Lsn(0), known: Vec::new() })
 }
 
 /// Where probes come from: no connection has this number.
