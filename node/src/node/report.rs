@@ -71,6 +71,7 @@ impl Node {
             ("storage_feed_bytes_written", written.feed_bytes),
         ];
         figures.extend(bytes.map(|(name, bytes)| (name.to_owned(), bytes)));
+        figures.extend(self.repair_figures());
         figures.extend(allocations);
         figures
     }

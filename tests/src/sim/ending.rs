@@ -15,6 +15,8 @@ use shoal_protocol::time::WallTime;
 
 use super::client::Client;
 use super::faults::Act;
+use super::mutant::Mutant;
+use super::world::EXCHANGE_PERIOD;
 use super::{Sim, oracle};
 
 impl Sim {
@@ -34,6 +36,7 @@ impl Sim {
         if !self.settle_unknown() {
             return;
         }
+        self.become_equal_unasked();
         let Some(objects) = self.read_everything() else { return };
         self.run_for(Duration::from_secs(3));
         let held = self.compare_replicas();
@@ -50,6 +53,15 @@ impl Sim {
             self.lose_power(&held);
         }
         self.world.inspect();
+    }
+
+    /// Nobody reads, and yet all replicas come to hold the same.
+    fn become_equal_unasked(&mut self) {
+        // Without comparisons it is for reads to repair what they find.
+        if self.world.mutant != Some(Mutant::NoRepair) {
+            self.run_for(2 * EXCHANGE_PERIOD);
+            self.compare_replicas();
+        }
     }
 
     fn wait_until_serving(&mut self) -> bool {

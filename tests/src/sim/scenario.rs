@@ -43,6 +43,8 @@ pub struct Scenario {
     pub dark_end: bool,
     /// The machine that loses its disk, if one does.
     pub wiped: Option<usize>,
+    /// Every row is verified so often, seconds.
+    pub scrub_period_s: usize,
 }
 
 /// How links behave when they are not cut.
@@ -169,6 +171,7 @@ impl Scenario {
             lasting_fault: dice.percent(40),
             dark_end: dice.percent(25),
             wiped: None,
+            scrub_period_s: 3_600,
             stores: dice.pick(&[1, 1, 1, 2, 3]),
             faults,
         }

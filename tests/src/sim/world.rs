@@ -5,6 +5,7 @@
 //! formed layout; no damage without bit rot.
 
 mod agenda;
+mod compared;
 mod host;
 mod machines;
 mod network;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits, Parcel as GossipParcel};
+use shoal_node::repair::RepairConfig;
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_protocol::address::Place;
@@ -27,6 +29,7 @@ use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::{Instant, Now};
 
 use self::agenda::Agenda;
+use self::compared::Compared;
 use self::host::Host;
 use self::network::Network;
 use self::storage::StorageStep;
@@ -63,6 +66,7 @@ pub struct World {
     probes_count: u64,
     /// For mutants: what each node has applied since it started.
     shadows: BTreeMap<(usize, Place), Object>,
+    compared: Compared,
     calm: bool,
     /// The node that lost its disk, if one did.
     wiped: Option<usize>,
@@ -178,6 +182,7 @@ impl World {
             probes: BTreeMap::new(),
             probes_count: 0,
             shadows: BTreeMap::new(),
+            compared: Compared::default(),
             calm: false,
             wiped: None,
             older: None,
@@ -431,11 +436,18 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         limits: NodeLimits {
             objects: scenario.limits,
             storage: Budget { bytes: scenario.storage.budget_bytes, log_bytes: 8 << 20 },
+            repair: RepairConfig {
+                exchange_period_ms: EXCHANGE_PERIOD.as_millis() as usize,
+                scrub_period_s: scenario.scrub_period_s,
+                ..RepairConfig::default()
+            },
             ..NodeLimits::default()
         },
     }
 }
 
+/// Replicas are compared so often, and so long they have after the faults to become equal unasked: twice.
+pub const EXCHANGE_PERIOD: Duration = Duration::from_secs(20);
 /// Where the first node listens: the seed of all.
 const SEED_ADDRESS: &str = "node-0:7400";
 /// No history needs as many; more is a loop.
