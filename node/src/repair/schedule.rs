@@ -156,7 +156,6 @@ impl Schedule {
         (node, number): (NodeId, u64),
         (partition, verdict): (Partition, Verdict),
     ) -> bool {
-        let retry_after = self.jittered(RETRY);
         let is_wanted = self.is_wanted(partition, node);
         let peer = self.peers.entry(node).or_default();
         let is_again = match verdict {
@@ -171,6 +170,8 @@ impl Schedule {
             Verdict::Failed => true,
         };
         if is_again {
+            let retry_after = self.jittered(RETRY);
+            let peer = self.peers.entry(node).or_default();
             if peer.soon.is_empty() {
                 peer.failures_count += 1;
                 peer.soon_at = now + retry_after * (1 << peer.failures_count.min(FAILURES_MAX));

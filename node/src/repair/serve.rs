@@ -105,9 +105,23 @@ struct Question<T> {
 
 #[derive(Debug)]
 enum About {
-    Roots { partitions: Vec<(Partition, bool)>, found: BTreeMap<Partition, u64>, missing: BTreeSet<Partition> },
-    Nodes { partition: Partition, level: u8, nodes: Vec<u16> },
-    Keys { partition: Partition },
+    Roots {
+        partitions: Vec<(Partition, bool)>,
+        /// In the order of the partitions.
+        roots: Vec<Option<u64>>,
+        /// Cells of which it is not known yet what there is.
+        unlisted: BTreeSet<CellId>,
+        /// Partitions that are being read, and their places in the order.
+        unread: BTreeMap<Partition, usize>,
+    },
+    Nodes {
+        partition: Partition,
+        level: u8,
+        nodes: Vec<u16>,
+    },
+    Keys {
+        partition: Partition,
+    },
 }
 
 impl<T: Clone> Server<T> {
@@ -130,9 +144,10 @@ impl<T: Clone> Server<T> {
         let id = self.questions_count;
         let about = match asked {
             Asked::Roots(partitions) => {
-                let missing: BTreeSet<_> = partitions.iter().filter(|(_, shown)| *shown).map(|(p, _)| *p).collect();
-                out.push(ServeEffect::Flush { question: id, partitions: missing.iter().copied().collect() });
-                About::Roots { partitions, found: BTreeMap::new(), missing }
+                let shown: Vec<Partition> = partitions.iter().filter(|(_, shown)| *shown).map(|(p, _)| *p).collect();
+                let unlisted = shown.iter().map(|partition| self.cell_of(*partition)).collect();
+                out.push(ServeEffect::Flush { question: id, partitions: shown });
+                About::Roots { roots: vec![None; partitions.len()], partitions, unlisted, unread: BTreeMap::new() }
             }
             Asked::Nodes { partition, level, nodes } => {
                 if let Some(tree) = self.trees.get(&partition) {
@@ -151,10 +166,16 @@ impl<T: Clone> Server<T> {
 
     /// What was held of a question's partitions is in the rows.
     pub fn flushed(&mut self, id: QuestionId, out: &mut Vec<ServeEffect<T>>) {
-        let Some(Question { about: About::Roots { missing, .. }, .. }) = self.questions.get(&id) else { return };
-        let cells: BTreeSet<CellId> = missing.iter().map(|partition| self.cell_of(*partition)).collect();
-        for cell in cells {
-            self.look(id, cell, out);
+        let Some(Question { about: About::Roots { unlisted, .. }, .. }) = self.questions.get(&id) else { return };
+        for cell in unlisted.clone() {
+            let Some(state) = self.cells.get_mut(&cell) else { continue };
+            if let Some(filled) = state.filled.take() {
+                self.look(id, (cell, &filled), out);
+                self.cells.entry(cell).or_default().filled = Some(filled);
+            } else {
+                state.listing.push_back((id, state.version));
+                out.push(ServeEffect::List(cell));
+            }
         }
         self.finish(id, out);
     }
@@ -163,11 +184,10 @@ impl<T: Clone> Server<T> {
     pub fn listed(&mut self, cell: CellId, partitions: BTreeSet<Partition>, out: &mut Vec<ServeEffect<T>>) {
         let Some(state) = self.cells.get_mut(&cell) else { return };
         let Some((id, version)) = state.listing.pop_front() else { return };
-        if version == state.version {
-            state.filled = Some(partitions);
-            self.look(id, cell, out);
-        } else {
-            self.look_through(id, (cell, &partitions), out);
+        let is_current = version == state.version;
+        self.look(id, (cell, &partitions), out);
+        if is_current {
+            self.cells.entry(cell).or_default().filled = Some(partitions);
         }
         self.finish(id, out);
     }
@@ -186,9 +206,10 @@ impl<T: Clone> Server<T> {
             self.trees.insert(partition, tree.clone());
         }
         match self.questions.get_mut(&id).map(|question| &mut question.about) {
-            Some(About::Roots { found, missing, .. }) => {
-                missing.remove(&partition);
-                found.insert(partition, tree.root());
+            Some(About::Roots { roots, unread, .. }) => {
+                if let Some(at) = unread.remove(&partition) {
+                    roots[at] = Some(tree.root());
+                }
                 self.finish(id, out);
             }
             Some(About::Nodes { level, nodes, .. }) => {
@@ -230,7 +251,7 @@ impl<T: Clone> Server<T> {
         let count = self.cells_count;
         let is_there = |partition: &Partition| CellPlace::of(*partition, count) == cell;
         let lost = self.questions.extract_if(.., |_, question| match &question.about {
-            About::Roots { missing, .. } => missing.iter().any(is_there),
+            About::Roots { unlisted, unread, .. } => unlisted.contains(&cell) || unread.keys().any(is_there),
             About::Nodes { partition, .. } | About::Keys { partition } => is_there(partition),
         });
         for (_, Question { from, .. }) in lost {
@@ -238,40 +259,25 @@ impl<T: Clone> Server<T> {
         }
     }
 
-    /// Asks for what a roots question lacks of a cell.
-    fn look(&mut self, id: QuestionId, cell: CellId, out: &mut Vec<ServeEffect<T>>) {
-        let Some(state) = self.cells.get_mut(&cell) else { return };
-        match state.filled.clone() {
-            Some(filled) => self.look_through(id, (cell, &filled), out),
-            None => {
-                state.listing.push_back((id, state.version));
-                out.push(ServeEffect::List(cell));
-            }
-        }
-    }
-
-    fn look_through(
-        &mut self,
-        id: QuestionId,
-        (cell, filled): (CellId, &BTreeSet<Partition>),
-        out: &mut Vec<ServeEffect<T>>,
-    ) {
+    /// Takes what is known of a cell's partitions for a roots question, and asks for the rest.
+    fn look(&mut self, id: QuestionId, (cell, filled): (CellId, &BTreeSet<Partition>), out: &mut Vec<ServeEffect<T>>) {
         let count = self.cells_count;
         let Some(state) = self.cells.get(&cell) else { return };
-        let Some(Question { about: About::Roots { found, missing, .. }, .. }) = self.questions.get_mut(&id) else {
-            return;
-        };
-        let mut unread = Vec::new();
-        for partition in missing.iter().filter(|partition| CellPlace::of(**partition, count) == cell) {
-            let known =
+        let Some(Question { about, .. }) = self.questions.get_mut(&id) else { return };
+        let About::Roots { partitions, roots, unlisted, unread } = about else { return };
+        unlisted.remove(&cell);
+        let mut reads = Vec::new();
+        for (at, (partition, shown)) in partitions.iter().enumerate() {
+            if !shown || CellPlace::of(*partition, count) != cell {
+                continue;
+            }
+            roots[at] =
                 if filled.contains(partition) { state.roots.get(partition).copied() } else { Some(*EMPTY_ROOT) };
-            match known {
-                Some(root) => drop(found.insert(*partition, root)),
-                None => unread.push(*partition),
+            if roots[at].is_none() && unread.insert(*partition, at).is_none() {
+                reads.push(*partition);
             }
         }
-        missing.retain(|partition| !found.contains_key(partition));
-        for partition in unread {
+        for partition in reads {
             self.read_digests(id, partition, out);
         }
     }
@@ -284,12 +290,13 @@ impl<T: Clone> Server<T> {
     }
 
     fn finish(&mut self, id: QuestionId, out: &mut Vec<ServeEffect<T>>) {
-        let Some(Question { about: About::Roots { missing, .. }, .. }) = self.questions.get(&id) else { return };
-        if !missing.is_empty() {
+        let Some(Question { about: About::Roots { unlisted, unread, .. }, .. }) = self.questions.get(&id) else {
+            return;
+        };
+        if !unlisted.is_empty() || !unread.is_empty() {
             return;
         }
-        if let Some(Question { from, about: About::Roots { partitions, found, .. } }) = self.questions.remove(&id) {
-            let roots = partitions.iter().map(|(partition, _)| found.get(partition).copied()).collect();
+        if let Some(Question { from, about: About::Roots { roots, .. } }) = self.questions.remove(&id) {
             out.push(ServeEffect::Answer { to: from, response: PeerResponse::Repair(RepairAnswer::Roots(roots)) });
         }
     }

@@ -63,9 +63,17 @@ pub(super) fn fanout(level: u8) -> Option<u16> {
 pub(super) const LEAVES: u8 = 3;
 
 /// The root of a partition without rows.
-pub(super) static EMPTY_ROOT: LazyLock<u64> = LazyLock::new(|| {
-    let nothing = PartitionDigests { buckets: Vec::new(), rows_count: 0, recomputed: false, at: Default::default() };
-    Tree::of(&nothing).root()
+pub(super) static EMPTY_ROOT: LazyLock<u64> = LazyLock::new(|| short(&EMPTY[LAYERS[0]]));
+
+/// What an empty subtree of so many layers above its leaves hashes to: most of a tree is that, unless there are many rows.
+static EMPTY: LazyLock<[Hash; LAYERS[0] + 1]> = LazyLock::new(|| {
+    let mut hash = digest(LEAF, &leaf_bytes(&BucketDigest::default()));
+    std::array::from_fn(|layer| {
+        if layer > 0 {
+            hash = digest(INNER, &[hash, hash].concat());
+        }
+        hash
+    })
 });
 
 type Hash = [u8; 16];
@@ -82,22 +90,33 @@ impl Hasher for Blake3 {
 
     fn concat_and_hash(left: &Hash, right: Option<&Hash>) -> Hash {
         // Only the layer above the root has no right child, and nobody looks at it.
-        right.map_or(*left, |right| digest(INNER, &[*left, *right].concat()))
+        let Some(right) = right else { return *left };
+        let empty = if left == right { EMPTY.iter().position(|empty| empty == left) } else { None };
+        match empty.and_then(|layer| EMPTY.get(layer + 1)) {
+            Some(empty) => *empty,
+            None => digest(INNER, &[*left, *right].concat()),
+        }
     }
 }
 
 fn leaf(bucket: &BucketDigest) -> Hash {
+    if *bucket == BucketDigest::default() { EMPTY[0] } else { Blake3::hash(&leaf_bytes(bucket)) }
+}
+
+fn leaf_bytes(bucket: &BucketDigest) -> [u8; 20] {
     let mut bytes = [0; 20];
     bytes[..16].copy_from_slice(&bucket.sum.to_be_bytes());
     bytes[16..].copy_from_slice(&bucket.count.to_be_bytes());
-    Blake3::hash(&bytes)
+    bytes
 }
 
 fn digest(domain: u8, data: &[u8]) -> Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[domain]).update(data);
+    let mut bytes = [0; 1 + 2 * size_of::<Hash>()];
+    let bytes = &mut bytes[..=data.len()];
+    bytes[0] = domain;
+    bytes[1..].copy_from_slice(data);
     let mut hash = [0; 16];
-    hasher.finalize_xof().fill(&mut hash);
+    hash.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
     hash
 }
 
@@ -163,6 +182,16 @@ mod tests {
         assert_eq!(tree.children(2, &[255]).unwrap(), tree.levels[3][1_020..]);
         assert_eq!(tree.children(3, &[0]), None);
         assert_eq!(tree.children(9, &[0]), None);
+    }
+
+    #[test]
+    fn empty_subtrees_hash_to_what_their_nodes_would() {
+        let whole = tree(&BTreeMap::new());
+        assert_eq!(whole.root(), *EMPTY_ROOT);
+        let leaf = digest(LEAF, &leaf_bytes(&BucketDigest::default()));
+        assert_eq!(whole.levels[3], vec![short(&leaf); 1_024]);
+        let pair = digest(INNER, &[leaf, leaf].concat());
+        assert_eq!(whole.levels[2][0], short(&digest(INNER, &[pair, pair].concat())));
     }
 
     #[test]

@@ -74,8 +74,12 @@ impl Memtables {
 
     /// Whether anything of `partition` is held.
     pub(super) fn holds(&self, partition: Partition) -> bool {
+        let mut tables = self.tables().into_iter().flatten().filter(|memtable| !memtable.is_empty()).peekable();
+        if tables.peek().is_none() {
+            return false;
+        }
         let bounds = partition_bounds(partition);
-        self.tables().iter().flatten().any(|memtable| memtable.range(bounds.clone()).next().is_some())
+        tables.any(|memtable| memtable.range(bounds.clone()).next().is_some())
     }
 
     /// The highest lsn joined, if any is held.

@@ -58,10 +58,25 @@ impl Sim {
     /// Nobody reads, and yet all replicas come to hold the same.
     fn become_equal_unasked(&mut self) {
         // Without comparisons it is for reads to repair what they find.
-        if self.world.mutant != Some(Mutant::NoRepair) {
-            self.run_for(2 * EXCHANGE_PERIOD);
-            self.compare_replicas();
+        if self.world.mutant == Some(Mutant::NoRepair) {
+            return;
         }
+        let until = self.world.now + 2 * EXCHANGE_PERIOD;
+        while self.world.now < until {
+            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) {
+                self.world.count("equal unasked");
+                return;
+            }
+            self.run_for(Duration::from_secs(3));
+        }
+        self.compare_replicas();
+    }
+
+    /// Whether all replicas that show an object show the same.
+    fn is_one(answers: &[Option<PeerResponse>]) -> bool {
+        let mut states = answers.iter().flatten().filter(|answer| matches!(answer, PeerResponse::State { .. }));
+        let first = states.next();
+        states.all(|state| Some(state) == first)
     }
 
     fn wait_until_serving(&mut self) -> bool {
@@ -140,6 +155,12 @@ impl Sim {
 
     /// What every key's replicas hold, if it is the same; findings if not.
     fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+        let probed = self.probe_replicas();
+        probed.iter().enumerate().map(|(key, answers)| self.compare(key, answers)).collect()
+    }
+
+    /// What every node says of each key, past all coordinators.
+    fn probe_replicas(&mut self) -> Vec<Vec<Option<PeerResponse>>> {
         let nodes = self.world.nodes();
         let mut asked = Vec::new();
         for key in 0..self.history.keys.len() {
@@ -147,12 +168,8 @@ impl Sim {
             asked.push((0..nodes).map(|node| self.world.probe(node, &place)).collect::<Vec<_>>());
         }
         self.run_for(Duration::from_secs(2));
-        let mut held = Vec::new();
-        for (key, requests) in asked.into_iter().enumerate() {
-            let answers: Vec<_> = requests.into_iter().map(|request| self.world.probed(request)).collect();
-            held.push(self.compare(key, &answers));
-        }
-        held
+        let answers = |requests: Vec<_>| requests.into_iter().map(|request| self.world.probed(request)).collect();
+        asked.into_iter().map(answers).collect()
     }
 
     fn compare(&mut self, key: usize, answers: &[Option<PeerResponse>]) -> Option<Object> {
