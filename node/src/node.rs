@@ -19,6 +19,7 @@ mod leases;
 mod lookups;
 mod membership;
 mod peers;
+mod repair;
 mod report;
 mod transition;
 mod views;
@@ -43,9 +44,11 @@ use self::exchange::SystemCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
+use self::repair::Repairs;
 use self::transition::Transition;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
+use crate::repair::{RepairEffect, RepairInput, ServeEffect};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Rings;
 use crate::storage::{CellId, Recovered, Store};
@@ -65,6 +68,8 @@ pub(crate) enum Asker {
     Coordinator(RequestId),
     /// Another node.
     Peer(LinkId, RequestId),
+    /// This node's own repair.
+    Repair(RequestId),
 }
 
 /// What rooms have for each other within one input.
@@ -72,6 +77,8 @@ pub(crate) enum Asker {
 enum Work {
     Coordinator(coordinator::Effect<ClientTag>),
     Replica(CellId, ReplicaEffect<Asker>),
+    Repair(RepairEffect),
+    Serve(ServeEffect<Asker>),
 }
 
 /// What the store keeps for the node cannot be read. Nothing was changed; start the version that wrote it.
@@ -117,6 +124,7 @@ pub struct Node {
     has_left: bool,
     coordinator: Coordinator<ClientTag>,
     cells: Cells,
+    repairs: Repairs,
     /// The holders that are catching up, as the durable system state has it.
     replaced: BTreeMap<NodeId, Custody>,
     /// The incarnations that stores are to go on as, until they are durable.
@@ -161,6 +169,8 @@ impl Node {
         let stores = (0..).map(CellId).zip(recovered).map(open).collect();
         let mut gossip_seed = [0; 32];
         rng.fill_bytes(&mut gossip_seed);
+        let mut repair_seed = [0; 32];
+        rng.fill_bytes(&mut repair_seed);
         let own = config.member(Vec::new(), Vec::new());
         let mut node = Self {
             gossip: Gossip::new(GossipConfig::default(), own, gossip_seed, now.instant),
@@ -172,6 +182,7 @@ impl Node {
             has_left: false,
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
+            repairs: Repairs::new(&config, damaged.len(), repair_seed),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
             replaced: BTreeMap::new(),
             renewing: BTreeMap::new(),
@@ -206,6 +217,7 @@ impl Node {
                 self.advance_lookups(now, out);
                 self.advance_views(now, out);
                 self.confirm_leases_again(now, out);
+                self.repair(now, RepairInput::Tick, out);
                 self.gossip(now, GossipInput::Tick, out);
             }
             Input::ClientCall { connection, request, session, call } => {
@@ -248,7 +260,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
         let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
-        rooms.into_iter().chain(own).chain([self.gossip.next_deadline()]).flatten().min()
+        rooms.into_iter().chain(own).chain([self.gossip.next_deadline(), self.repairs.next_deadline()]).flatten().min()
     }
 
     /// The incarnation of its home store, as far as it is durable.
@@ -302,6 +314,8 @@ impl Node {
             match next {
                 Work::Coordinator(effect) => self.route_coordinator(now, effect, &mut work, out),
                 Work::Replica(cell, effect) => self.route_replica(now, (cell, effect), &mut work, out),
+                Work::Repair(effect) => self.route_repair(now, effect, &mut work, out),
+                Work::Serve(effect) => self.route_serve(now, effect, &mut work, out),
             }
         }
     }
@@ -355,6 +369,7 @@ impl Node {
                 self.coordinate(now, out, |coordinator, around, effects| {
                     coordinator.peer_down(around, me, effects);
                 });
+                self.repair_failed(now, cell, work);
             }
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
@@ -370,7 +385,10 @@ impl Node {
             }
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
+                self.tell_repair(now, RepairInput::Damaged { keys }, work);
             }
+            ReplicaEffect::Refilled => self.tell_repair(now, RepairInput::Refilled, work),
+            ReplicaEffect::Repair(event) => self.repair_stored(now, cell, event, work),
         }
     }
 
@@ -383,6 +401,7 @@ impl Node {
     ) {
         match to {
             Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
+            Asker::Repair(ask) => self.tell_repair(now, RepairInput::Answered { ask, response }, work),
             Asker::Coordinator(ask) => {
                 let mut effects = Vec::new();
                 self.run_coordinator(now, &mut effects, |coordinator, around, effects| {

@@ -85,6 +85,10 @@ impl Node {
             out.push(refused(Refusal::Overloaded));
             return;
         }
+        if let PeerRequest::Repair(ask) = call.request {
+            let work = self.compare_asked(Asker::Peer(link, request), ask);
+            return self.route(now, work, out);
+        }
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
         let is_repair = call.view.is_none();
         let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request, is_repair));

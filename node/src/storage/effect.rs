@@ -15,7 +15,9 @@ use super::key::{RowKey, RowRange};
 use super::lease::Leases;
 use super::memtable::Memtable;
 use super::progress::RowsAt;
-use super::rowset::{FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, ScannedRows, VerifyReport, Written};
+use super::rowset::{
+    BucketKeys, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, ScannedRows, VerifyReport, Written,
+};
 
 /// Work for the engine, by the lane that does it.
 #[derive(Clone, Debug)]
@@ -90,6 +92,10 @@ pub enum ReadEffect {
         /// Which.
         partition: Partition,
     },
+    /// List the partitions of which something is in the rows: `PartitionsRead`.
+    Partitions,
+    /// List the rows of some buckets: `KeysRead`.
+    Keys(KeysRequest),
 }
 
 /// One delta in the log, as received.
@@ -156,6 +162,23 @@ pub struct FeedRequest {
     pub bytes_max: usize,
 }
 
+/// Names one listing of keys of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeysId(pub u64);
+
+/// Which rows to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysRequest {
+    /// Returned with the list.
+    pub id: KeysId,
+    /// Whose rows.
+    pub partition: Partition,
+    /// Of which of its buckets.
+    pub buckets: BTreeSet<u16>,
+    /// Stop behind the bucket that reaches this many bytes of keys and digests.
+    pub bytes_max: usize,
+}
+
 /// Names one scan of one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScanId(pub u64);
@@ -211,6 +234,18 @@ pub enum StoreDone {
         partition: Partition,
         /// What was read.
         digests: PartitionDigests,
+    },
+    /// The partitions of which something is in the rows.
+    PartitionsRead {
+        /// Which.
+        partitions: BTreeSet<Partition>,
+    },
+    /// The rows of some buckets.
+    KeysRead {
+        /// As in the request.
+        id: KeysId,
+        /// What was read.
+        keys: BucketKeys,
     },
     /// The objects are in the rows, durable.
     Ingested {
@@ -291,6 +326,20 @@ pub enum StoreEvent {
         /// What was read.
         digests: PartitionDigests,
     },
+    /// The partitions of which something is in the rows.
+    Partitions {
+        /// Which.
+        partitions: BTreeSet<Partition>,
+    },
+    /// The rows of some buckets.
+    Keys {
+        /// As `list_keys` was given it.
+        id: KeysId,
+        /// What was read.
+        keys: BucketKeys,
+    },
+    /// The rows have changed, other than by what `Ingested` and `Verified` tell; `flushed_through()` may have grown.
+    Flushed,
     /// The objects are durable and visible.
     Ingested {
         /// As `ingest` returned it.

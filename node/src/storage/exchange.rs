@@ -9,10 +9,12 @@ use bytes::Bytes;
 use shoal_protocol::id::Partition;
 
 use super::Store;
-use super::effect::{FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent};
+use super::effect::{
+    FeedId, FeedRequest, Ingest, IngestId, KeysId, KeysRequest, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
+};
 use super::feed::join_feed;
 use super::key::RowKey;
-use super::rowset::{FeedRows, IngestRow};
+use super::rowset::{BucketKeys, FeedRows, IngestRow};
 
 impl Store {
     /// Reads what changed in a partition after an lsn: `StoreEvent::Feed` with this id.
@@ -29,6 +31,20 @@ impl Store {
     pub fn read_digests(&self, partition: Partition, out: &mut Vec<StoreEffect>) {
         if self.progress.serving {
             out.push(StoreEffect::Reads(ReadEffect::Digests { partition }));
+        }
+    }
+
+    /// Lists the partitions of which something is in the rows: `StoreEvent::Partitions`.
+    pub fn list_partitions(&self, out: &mut Vec<StoreEffect>) {
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Partitions));
+        }
+    }
+
+    /// Lists the rows of some buckets, as they are in the rows: `StoreEvent::Keys`.
+    pub fn list_keys(&self, request: KeysRequest, out: &mut Vec<StoreEffect>) {
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Keys(request)));
         }
     }
 
@@ -56,6 +72,13 @@ impl Store {
         let lww = Arc::clone(&self.rules.lww);
         out.push(StoreEffect::Rows(RowsEffect::Ingest(Ingest { id, rows, lww, digest_key })));
         Some(id)
+    }
+
+    pub(super) fn keys_read(&self, id: KeysId, keys: BucketKeys, events: &mut Vec<StoreEvent>) {
+        if !keys.damaged.is_empty() {
+            events.push(StoreEvent::Damaged { keys: keys.damaged.clone() });
+        }
+        events.push(StoreEvent::Keys { id, keys });
     }
 
     pub(super) fn feed_read(

@@ -103,6 +103,8 @@ mutants! {
     skipping_a_delta_whose_dot_is_covered_is_seen: SkipCovered;
     repeating_under_a_fresh_dot_is_seen: FreshDot;
     read_repairs_thrown_away_are_seen: NoRepair;
+    a_comparison_that_skips_a_level_is_seen: SkipLevel;
+    a_comparison_of_truncated_ranges_is_seen: TruncatedRanges;
     limits_in_merge_are_seen: LimitInMerge;
     taking_admission_for_an_ack_is_seen: AdmittedIsAck;
     answering_twice_is_seen: AnswerTwice;

@@ -77,8 +77,7 @@ impl World {
         match self.open_all(node) {
             Ok(stores) => {
                 self.start(node, stores);
-                let process = self.hosts[node].process.as_ref();
-                self.older = older.zip(process.map(|process| process.node.incarnation())).or(self.older.take());
+                self.older = older.or(self.older.take());
             }
             Err(error) => {
                 self.cannot_open(node, None, &error);
@@ -193,18 +192,14 @@ impl World {
         self.count("wipes");
         self.crash(node);
         self.hosts[node].disk = SimDisk::default();
-        self.wiped = Some(node);
-        self.restored = None;
     }
 
     /// The machine loses power and gets the disk it had before it last started.
     fn restore(&mut self, node: usize) {
-        let Some((disk, incarnation)) = self.older.take() else { return self.wipe(node) };
+        let Some(disk) = self.older.take() else { return self.wipe(node) };
         self.count("restores");
         self.crash(node);
         self.hosts[node].disk = disk;
-        self.wiped = Some(node);
-        self.restored = Some(incarnation);
     }
 
     fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {

@@ -100,6 +100,8 @@ fn kind(done: &StoreDone) -> u8 {
         StoreDone::Ingested { .. } => 10,
         StoreDone::Verified { .. } => 11,
         StoreDone::Space(_) => 12,
+        StoreDone::PartitionsRead { .. } => 13,
+        StoreDone::KeysRead { .. } => 14,
     }
 }
 
@@ -121,6 +123,8 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::Ingested { id, .. } => format!("ingested {}", id.0),
         StoreDone::Verified { partition, report } => format!("verified {partition:?} {report:?}"),
         StoreDone::Space(room) => format!("space {room:?}"),
+        StoreDone::PartitionsRead { partitions } => format!("partitions {}", partitions.len()),
+        StoreDone::KeysRead { id, keys } => format!("keys {} {}", id.0, keys.keys.len()),
     }
 }
 
@@ -141,6 +145,8 @@ pub(super) fn describe_effect(effect: &StoreEffect) -> String {
         StoreEffect::Reads(ReadEffect::Scan(request)) => format!("scan {}", request.id.0),
         StoreEffect::Reads(ReadEffect::Feed(request)) => format!("feed {}", request.id.0),
         StoreEffect::Reads(ReadEffect::Digests { partition }) => format!("digests {partition:?}"),
+        StoreEffect::Reads(ReadEffect::Partitions) => "partitions".into(),
+        StoreEffect::Reads(ReadEffect::Keys(request)) => format!("keys {}", request.id.0),
         StoreEffect::Reopen => "reopen".into(),
     }
 }
