@@ -18,6 +18,7 @@ mod history;
 mod lasting;
 pub mod mutant;
 mod oracle;
+mod rot;
 pub mod scenario;
 pub mod trace;
 mod workload;
@@ -48,6 +49,8 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// Whether one machine loses its disk while clients work, once or more often.
     pub wipes: bool,
+    /// Whether bits of one machine's rows flip at the end.
+    pub rots: bool,
 }
 
 /// What came of a history.
@@ -104,6 +107,9 @@ impl Sim {
         let mut scenario = Scenario::draw(seed, &mut dice, options.steps);
         if options.wipes {
             scenario.wipe_one(&mut dice);
+        }
+        if options.rots {
+            scenario.rot_one(&mut dice);
         }
         let mut world = World::new(&scenario, dice, Trace::new(options.trace));
         world.mutant = options.mutant;

@@ -382,6 +382,7 @@ impl Node {
         let named = [
             ("repair_exchanges", figures.exchanges_count),
             ("repair_partitions_clean_age_max_s", self.repairs.room.clean_age_max().as_secs()),
+            ("repair_partitions_never_clean", self.repairs.room.never_clean_count() as u64),
             ("repair_bytes_compared", figures.exchanged.bytes),
             ("repair_bytes_exchange", repaired.exchange.bytes),
             ("repair_keys_exchange", repaired.exchange.keys),

@@ -47,6 +47,9 @@ impl Sim {
             }
         }
         self.scan_everything(&objects);
+        if self.scenario.rots {
+            self.rot(&objects);
+        }
         self.check_keyspaces();
         self.check_catching_up();
         if self.scenario.dark_end {
@@ -63,13 +66,22 @@ impl Sim {
         }
         let until = self.world.now + 2 * EXCHANGE_PERIOD;
         while self.world.now < until {
-            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) {
+            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) && self.is_refilled() {
                 self.world.count("equal unasked");
                 return;
             }
             self.run_for(Duration::from_secs(3));
         }
         self.compare_replicas();
+        if !self.is_refilled() {
+            self.world.find("wiped", "a new store did not pull what its node holds from all others");
+        }
+    }
+
+    /// Whether a node that lost its disk has found each of its partitions equal to that of every other holder since.
+    fn is_refilled(&self) -> bool {
+        let status = self.world.wiped().and_then(|node| self.world.status(node));
+        status.is_none_or(|status| figure(&status, "repair_partitions_never_clean") == 0)
     }
 
     /// Whether all replicas that show an object show the same.
@@ -79,7 +91,7 @@ impl Sim {
         states.all(|state| Some(state) == first)
     }
 
-    fn wait_until_serving(&mut self) -> bool {
+    pub(super) fn wait_until_serving(&mut self) -> bool {
         // And whatever anybody was believed to be meanwhile, all can ask all again.
         let is_well = |status: Status, nodes| {
             status.serving.is_ok()
@@ -134,7 +146,7 @@ impl Sim {
     }
 
     /// Reads as asked, or with one reply less where a holder lost its disk: it is never to count.
-    fn read_patiently(&mut self, mut get: Get) -> Option<(Get, Got)> {
+    pub(super) fn read_patiently(&mut self, mut get: Get) -> Option<(Get, Got)> {
         let all = get.r;
         let mut last: Option<Result<ClientResponse, RequestError>> = None;
         for _ in 0..5 {
@@ -154,7 +166,7 @@ impl Sim {
     }
 
     /// What every key's replicas hold, if it is the same; findings if not.
-    fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+    pub(super) fn compare_replicas(&mut self) -> Vec<Option<Object>> {
         let probed = self.probe_replicas();
         probed.iter().enumerate().map(|(key, answers)| self.compare(key, answers)).collect()
     }
@@ -301,6 +313,11 @@ impl Sim {
             }
         }
     }
+}
+
+/// A figure of a node.
+pub(super) fn figure(status: &Status, name: &str) -> u64 {
+    status.figures.iter().find(|(found, _)| found == name).map_or(0, |(_, value)| *value)
 }
 
 /// All nodes serve so long after the last fault.
