@@ -133,6 +133,12 @@ pub enum RequestError {
     /// Disks are nearly full: writes are refused, reads and deletes go on. Nothing changed.
     #[error("disk full")]
     DiskFull,
+    /// The layout may not be changed so, or not now. Nothing changed; the reason says what would have to be otherwise.
+    #[error("the layout stays as it is: {reason}")]
+    LayoutRefused {
+        /// Why.
+        reason: String,
+    },
     /// No protocol version in common, or another cluster. The connection ends.
     #[error("incompatible: {reason}")]
     Incompatible {
@@ -166,6 +172,7 @@ impl RequestError {
             Self::Overloaded { .. } => "overloaded",
             Self::NotServing { .. } => "not_serving",
             Self::DiskFull => "disk_full",
+            Self::LayoutRefused { .. } => "layout_refused",
             Self::Incompatible { .. } => "incompatible",
         }
     }

@@ -4,7 +4,7 @@ use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::causality::{Context, ContextKey, Dot, EncodedContext};
 use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
 use shoal_protocol::id::{Class, Lsn, RefillCount};
-use shoal_protocol::layout::{Intent, Layout, NodeRole};
+use shoal_protocol::layout::{Intent, Layout, NodeRole, StoreMark};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
 use shoal_protocol::time::{Hlc, WallTime};
@@ -14,7 +14,7 @@ use super::*;
 /// A coordinator on node 1 of three, and what it said.
 struct Scene {
     coordinator: Coordinator<u8>,
-    ring: Ring,
+    rings: Rings,
     alive: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
     replaced: BTreeMap<NodeId, Custody>,
@@ -29,7 +29,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let nodes = (1..=3).map(|n| (NodeId(n), NodeRole::active("z"))).collect();
-        let incarnations = (1..=3).map(|n| (NodeId(n), Actor::incarnation(n))).collect();
+        let stores = (1..=3).map(|n| (NodeId(n), StoreMark::first(Actor::incarnation(n)))).collect();
         let spec = KeyspaceSpec {
             class: CLASS,
             layout: KeyspaceLayout::Collection,
@@ -40,7 +40,7 @@ impl Scene {
         let info = KeyspaceInfo { id: KeyspaceId(7), name: KeyspaceName::new("app").unwrap(), spec };
         Self {
             coordinator: Coordinator::new(0),
-            ring: Ring::new(Layout::new(Intent { nodes }, incarnations)),
+            rings: Rings::new(&[Layout::new(Intent { nodes }, stores)], None).unwrap(),
             alive: (1..=3).map(NodeId).collect(),
             suspects: BTreeSet::new(),
             replaced: BTreeMap::new(),
@@ -57,7 +57,7 @@ impl Scene {
         let around = Surroundings {
             now: self.now,
             me: NodeId(1),
-            ring: &self.ring,
+            rings: &self.rings,
             alive: &self.alive,
             suspects: &self.suspects,
             replaced: &self.replaced,

@@ -84,21 +84,20 @@ impl Write {
         entry: Entry,
     ) -> Result<Self, RequestError> {
         let partition = door::place(info, &place)?;
-        let numbers = around.ring.numbers(info.spec.class);
-        let (needed, weak) = door::quorum(w, numbers.w, numbers)?;
-        let primaries = &around.ring.preference(partition).primaries;
+        let (tally, weak) = door::quorum(around.rings, partition, w, |numbers| numbers.w)?;
+        let primaries = around.rings.owners(partition);
         let mut candidates: Vec<NodeId> =
             primaries.iter().copied().filter(|node| around.alive.contains(node)).collect();
         // A replica that is catching up cannot check what it has lost: its door is the last.
         let is_last = |node: &NodeId| (around.replaced.contains_key(node), around.suspects.contains(node));
         candidates.sort_by_key(|node| (is_last(node), *node != around.me));
-        if candidates.len() < usize::from(needed) {
-            let replied = u8::try_from(candidates.len()).unwrap_or(u8::MAX);
+        let (replied, needed) = tally.reach(|node| around.alive.contains(node));
+        if replied < needed {
             return Err(RequestError::Unavailable { replied, needed });
         }
         Ok(Self {
-            tally: Tally::new(primaries.iter().copied(), needed),
-            others: primaries.iter().copied().collect(),
+            tally,
+            others: primaries.into_iter().collect(),
             place,
             entry,
             bound: None,

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Class, KeyspaceId, LayoutId, Lsn, PARTITIONS_COUNT, Partition, RefillCount, RequestId};
+use shoal_protocol::id::{
+    Class, KeyspaceId, LayoutId, Lsn, NodeId, PARTITIONS_COUNT, Partition, RefillCount, RequestId,
+};
 use shoal_protocol::peer::{Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::repair::RepairAsk;
 use shoal_protocol::time::{Instant, Now};
@@ -30,7 +32,7 @@ pub(super) struct Repairs {
     flushes: BTreeMap<QuestionId, BTreeMap<CellId, Lsn>>,
     ingests: BTreeMap<(CellId, IngestId), RequestId>,
     /// What is held follows from these.
-    held_by: Option<(LayoutId, Keyspaces)>,
+    held_by: Option<(Vec<LayoutId>, Keyspaces)>,
 }
 
 /// The keyspaces of each class.
@@ -69,27 +71,28 @@ impl Node {
 
     /// Takes over what this node holds, if that has changed.
     pub(super) fn hold(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(ring) = &self.ring else { return };
+        let Some(rings) = &self.rings else { return };
         let mut keyspaces = Keyspaces::new();
         for info in self.system.keyspaces().values() {
             keyspaces.entry(info.spec.class).or_default().insert(info.id);
         }
-        let held_by = (ring.layout().id(), keyspaces);
+        let held_by = (rings.ids().collect(), keyspaces);
         if self.repairs.held_by.as_ref() == Some(&held_by) {
             return;
         }
         let (me, mut held) = (self.config.node, Held::default());
         for class in held_by.1.keys() {
-            let numbers = ring.numbers(*class);
-            let others_count = usize::from(numbers.n.saturating_sub(1));
-            let heal_count = usize::from(numbers.n - numbers.w + 1).min(others_count);
             for index in 0..PARTITIONS_COUNT {
                 let partition = Partition { class: *class, index };
-                let owners = &ring.preference(partition).primaries;
-                if owners.contains(&me) {
-                    let others = owners.iter().copied().filter(|node| *node != me).collect();
-                    held.partitions.insert(partition, Holding { others, heal_count });
+                let owners = rings.owners(partition);
+                if !owners.contains(&me) {
+                    continue;
                 }
+                let others: BTreeSet<NodeId> = owners.into_iter().filter(|node| *node != me).collect();
+                // On the way to another layout it is not settled which few have everything: all are asked.
+                let few = rings.target().numbers(*class).pulls_of_others();
+                let heal_count = if rings.older().is_empty() { few } else { others.len() };
+                held.partitions.insert(partition, Holding { others, heal_count });
             }
         }
         held.keyspaces = held_by.1.clone();
@@ -128,10 +131,9 @@ impl Node {
 
     /// Whether others may compare themselves with what this node has of a partition.
     fn may_compare(&self, partition: Partition) -> bool {
-        let is_held =
-            self.ring.as_ref().is_some_and(|ring| ring.preference(partition).primaries.contains(&self.config.node));
+        let is_held = self.rings.as_ref().is_some_and(|rings| rings.is_owner(self.config.node, partition));
         let question = PeerRequest::Repair(RepairAsk::Roots { partitions: Vec::new(), compact_epoch: 0 });
-        is_held && self.check_custody(partition, &question).is_ok()
+        is_held && self.check_custody(partition, (&question, true)).is_ok()
     }
 
     pub(super) fn route_serve(
@@ -288,7 +290,8 @@ impl Node {
             }
             RepairEffect::Refill(partitions) => self.refill(&partitions, work),
             RepairEffect::Pulled { partition, from } => {
-                tracing::info!(?partition, %from, "all that was there is here");
+                tracing::debug!(?partition, %from, "all that was there is here");
+                self.pulled(now, partition, from, out);
             }
         }
     }
