@@ -16,6 +16,8 @@ mod schedule;
 mod scrub;
 mod serve;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -349,6 +351,12 @@ impl Repair {
         self.schedule.clean()
     }
 
+    /// Partitions shared with a peer that were never known to be equal there and here.
+    #[must_use]
+    pub fn never_clean_count(&self) -> usize {
+        self.clean().filter(|(_, _, clean)| clean.at.is_none()).count()
+    }
+
     /// For how long some partition has not been known to be equal here and at another holder, at most.
     #[must_use]
     pub fn clean_age_max(&self) -> Duration {
@@ -551,7 +559,7 @@ impl Repair {
                     Side::Here => self.me,
                     Side::There => with.peer,
                 };
-                self.ask(to, Purpose::Compare { with, side, tag }, request, out);
+                self.ask(to, Purpose::Compare { with, side, tag }, *request, out);
             }
             Action::Ingest { partition, rows } => {
                 let purpose = Purpose::Ingest { with, partition };
@@ -571,7 +579,7 @@ impl Repair {
             HealStep::Write { key, object } => {
                 let deadline = self.now + CALL_MAX;
                 let ask = self.calls.begin(Call { to: self.me, deadline, purpose: Purpose::Heal(key.clone()) });
-                out.push(RepairEffect::Heal { ask, key, object });
+                out.push(RepairEffect::Heal { ask, key, object: *object });
             }
         }
     }

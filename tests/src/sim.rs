@@ -18,6 +18,7 @@ mod history;
 mod lasting;
 pub mod mutant;
 mod oracle;
+mod rot;
 pub mod scenario;
 pub mod trace;
 mod workload;
@@ -50,6 +51,8 @@ pub struct Options {
     pub wipes: bool,
     /// Whether nodes come and go while clients work.
     pub growth: bool,
+    /// Whether bits of one machine's rows flip at the end.
+    pub rots: bool,
 }
 
 /// What came of a history.
@@ -109,6 +112,9 @@ impl Sim {
         }
         if options.growth {
             scenario.grow(&mut dice);
+        }
+        if options.rots {
+            scenario.rot_one(&mut dice);
         }
         let mut world = World::new(&scenario, dice, Trace::new(options.trace));
         world.mutant = options.mutant;

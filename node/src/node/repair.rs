@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Class, KeyspaceId, LayoutId, Lsn, PARTITIONS_COUNT, Partition, RefillCount, RequestId};
+use shoal_protocol::id::{
+    Class, KeyspaceId, LayoutId, Lsn, NodeId, PARTITIONS_COUNT, Partition, RefillCount, RequestId,
+};
 use shoal_protocol::peer::{Custody, PeerCall, PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::repair::RepairAsk;
 use shoal_protocol::time::{Instant, Now};
@@ -82,12 +84,15 @@ impl Node {
         for class in held_by.1.keys() {
             for index in 0..PARTITIONS_COUNT {
                 let partition = Partition { class: *class, index };
-                if rings.is_owner(me, partition) {
-                    let others = rings.owners(partition).into_iter().filter(|node| *node != me).collect();
-                    // Enough under each layout: whatever was acknowledged under it is among them.
-                    let heal_count = rings.iter().map(|ring| ring.numbers(*class).pulls_of_others()).max().unwrap_or(0);
-                    held.partitions.insert(partition, Holding { others, heal_count });
+                let owners = rings.owners(partition);
+                if !owners.contains(&me) {
+                    continue;
                 }
+                let others: BTreeSet<NodeId> = owners.into_iter().filter(|node| *node != me).collect();
+                // On the way to another layout it is not settled which few have everything: all are asked.
+                let few = rings.target().numbers(*class).pulls_of_others();
+                let heal_count = if rings.older().is_empty() { few } else { others.len() };
+                held.partitions.insert(partition, Holding { others, heal_count });
             }
         }
         held.keyspaces = held_by.1.clone();
@@ -284,7 +289,10 @@ impl Node {
                 work.extend(effects.into_iter().map(|effect| Work::Replica(cell, ReplicaEffect::Store(effect))));
             }
             RepairEffect::Refill(partitions) => self.refill(&partitions, work),
-            RepairEffect::Pulled { partition, from } => self.pulled(now, partition, from, out),
+            RepairEffect::Pulled { partition, from } => {
+                tracing::debug!(?partition, %from, "all that was there is here");
+                self.pulled(now, partition, from, out);
+            }
         }
     }
 
@@ -377,6 +385,7 @@ impl Node {
         let named = [
             ("repair_exchanges", figures.exchanges_count),
             ("repair_partitions_clean_age_max_s", self.repairs.room.clean_age_max().as_secs()),
+            ("repair_partitions_never_clean", self.repairs.room.never_clean_count() as u64),
             ("repair_bytes_compared", figures.exchanged.bytes),
             ("repair_bytes_exchange", repaired.exchange.bytes),
             ("repair_keys_exchange", repaired.exchange.keys),

@@ -43,7 +43,7 @@ pub(super) enum Question {
 #[derive(Debug)]
 pub(super) enum Step {
     /// Ask a side.
-    Ask { side: Side, question: Question, request: PeerRequest },
+    Ask { side: Side, question: Question, request: Box<PeerRequest> },
     /// Put a page into the rows.
     Ingest { rows: Vec<(RowKey, Bytes)> },
 }
@@ -128,12 +128,12 @@ impl Descent {
             Stage::Nodes { level, nodes, pair } => {
                 let side = pair.unasked()?;
                 let ask = RepairAsk::Nodes { partition, level: *level, nodes: nodes.clone(), compact_epoch: 0 };
-                Some(Step::Ask { side, question: Question::Nodes, request: PeerRequest::Repair(ask) })
+                Some(Step::Ask { side, question: Question::Nodes, request: Box::new(PeerRequest::Repair(ask)) })
             }
             Stage::Keys { buckets, pair } => {
                 let side = pair.unasked()?;
                 let ask = RepairAsk::Keys { partition, buckets: buckets.clone(), compact_epoch: 0 };
-                Some(Step::Ask { side, question: Question::Keys, request: PeerRequest::Repair(ask) })
+                Some(Step::Ask { side, question: Question::Keys, request: Box::new(PeerRequest::Repair(ask)) })
             }
             Stage::Objects { objects, .. } => objects.next(),
             Stage::Stream(stream) => stream.next(),

@@ -56,7 +56,7 @@ pub(super) enum Tag {
 /// What is to be done next.
 #[derive(Debug)]
 pub(super) enum Action {
-    Ask { side: Side, tag: Tag, request: PeerRequest },
+    Ask { side: Side, tag: Tag, request: Box<PeerRequest> },
     Ingest { partition: Partition, rows: Vec<(RowKey, Bytes)> },
 }
 
@@ -106,7 +106,7 @@ impl Exchange {
         let Roots { partitions, pair } = self.roots.as_mut()?;
         let side = pair.unasked()?;
         let ask = RepairAsk::Roots { partitions: partitions.clone(), compact_epoch: 0 };
-        Some(Action::Ask { side, tag: Tag::Roots, request: PeerRequest::Repair(ask) })
+        Some(Action::Ask { side, tag: Tag::Roots, request: Box::new(PeerRequest::Repair(ask)) })
     }
 
     /// A side answers; what that moved.

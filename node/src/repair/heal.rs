@@ -51,7 +51,7 @@ pub struct Holding {
 #[derive(Debug)]
 pub(super) enum HealStep {
     Ask { to: NodeId, key: RowKey },
-    Write { key: RowKey, object: Object },
+    Write { key: RowKey, object: Box<Object> },
 }
 
 impl Heals {
@@ -90,7 +90,7 @@ impl Heals {
                     object.merge_into(answer);
                 }
                 job.is_writing = true;
-                return Some(HealStep::Write { key: key.clone(), object });
+                return Some(HealStep::Write { key: key.clone(), object: Box::new(object) });
             }
             let candidates = holding
                 .others

@@ -42,7 +42,7 @@ enum Case {
     /// The peer is asked for its object; this node has one, too, if that is said.
     Fetching { key: RowKey, is_here: bool },
     /// This node is asked for its own object, to be joined with the peer's.
-    Reading { key: RowKey, theirs: Object },
+    Reading { key: RowKey, theirs: Box<Object> },
     /// So many sides have not said yet that they joined what they lacked.
     Joining { left: usize },
 }
@@ -75,7 +75,7 @@ impl Objects {
             let number = self.cases_count;
             let (case, ask) = match found {
                 Found::Here => {
-                    (Case::Reading { key: key.clone(), theirs: Object::default() }, get(Side::Here, number, &key, None))
+                    (Case::Reading { key: key.clone(), theirs: Box::default() }, get(Side::Here, number, &key, None))
                 }
                 Found::There => {
                     (Case::Fetching { key: key.clone(), is_here: false }, get(Side::There, number, &key, None))
@@ -123,13 +123,13 @@ impl Objects {
             Ok(_) if !is_here => self.apply(number, &key, vec![(Side::Here, object.clone())]),
             Ok(theirs) => {
                 self.asks.push_back(get(Side::Here, number, &key, Some(digest)));
-                self.cases.insert(number, Case::Reading { key, theirs });
+                self.cases.insert(number, Case::Reading { key, theirs: Box::new(theirs) });
             }
             Err(_) => self.has_failed = true,
         }
     }
 
-    fn read(&mut self, number: u32, key: &RowKey, (theirs, ours): (Object, &Bytes)) -> Moved {
+    fn read(&mut self, number: u32, key: &RowKey, (theirs, ours): (Box<Object>, &Bytes)) -> Moved {
         let Ok(ours) = Object::decode_shared(ours) else {
             self.has_failed = true;
             return Moved::default();
@@ -140,7 +140,7 @@ impl Objects {
             lacks.push((Side::Here, theirs.delta_for(&ours).encode()));
         }
         let mut moved = Moved::default();
-        if joined != theirs {
+        if joined != *theirs {
             let delta = ours.delta_for(&theirs).encode();
             moved.add(Moved { bytes: delta.len() as u64, objects: 1 });
             lacks.push((Side::There, delta));
@@ -157,13 +157,14 @@ impl Objects {
         for (side, delta) in lacks {
             let request =
                 PeerRequest::Apply { place: key.place(), delta, cause: ApplyCause::Exchange, compact_epoch: 0 };
+            let request = Box::new(request);
             self.asks.push_back(Step::Ask { side, question: Question::Object(number), request });
         }
     }
 }
 
 fn get(side: Side, number: u32, key: &RowKey, have: Option<Digest>) -> Step {
-    let request = PeerRequest::Get { place: key.place(), have };
+    let request = Box::new(PeerRequest::Get { place: key.place(), have });
     Step::Ask { side, question: Question::Object(number), request }
 }
 

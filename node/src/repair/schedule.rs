@@ -5,6 +5,7 @@
 //! Units: µs of `Instant`. Source: DESIGN §9. Invariants: a peer that cannot be asked is never due; only an exchange that began
 //! after a pull was wanted fulfils it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -103,8 +104,8 @@ impl Schedule {
     pub(super) fn want(&mut self, now: Instant, last: u64, pulls: &BTreeSet<(Partition, NodeId)>) {
         self.wanted.retain(|pull, _| pulls.contains(pull));
         for (partition, node) in pulls {
-            if !self.wanted.contains_key(&(*partition, *node)) {
-                self.wanted.insert((*partition, *node), Pull { after: last, is_done: false });
+            if let Entry::Vacant(new) = self.wanted.entry((*partition, *node)) {
+                new.insert(Pull { after: last, is_done: false });
                 self.hurry(now, *node, [*partition]);
             }
         }

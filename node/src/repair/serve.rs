@@ -359,9 +359,11 @@ mod tests {
     }
 
     fn roots(out: Vec<ServeEffect<u8>>) -> Vec<(u8, Vec<Option<u64>>)> {
-        let answer = |effect| match effect {
-            ServeEffect::Answer { to, response: PeerResponse::Repair(RepairAnswer::Roots(roots)) } => Some((to, roots)),
-            _ => None,
+        let answer = |effect| {
+            let ServeEffect::Answer { to, response: PeerResponse::Repair(RepairAnswer::Roots(roots)) } = effect else {
+                return None;
+            };
+            Some((to, roots))
         };
         out.into_iter().filter_map(answer).collect()
     }

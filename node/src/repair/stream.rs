@@ -82,7 +82,7 @@ impl Stream {
                     rows_max: ROWS_MAX,
                     bytes_max: BYTES_MAX,
                 };
-                let request = PeerRequest::Scan(scan);
+                let request = Box::new(PeerRequest::Scan(scan));
                 Some(Step::Ask { side: Side::There, question: Question::Page, request })
             }
             State::Page(rows, after) => {

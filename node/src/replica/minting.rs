@@ -114,3 +114,35 @@ fn removes_part(operation: &Operation) -> bool {
         | Operation::CounterAdd { .. } => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_protocol::id::Actor;
+    use shoal_protocol::object::{Conflict, Element, View, merge};
+
+    use super::*;
+
+    const STORE: Actor = Actor(5);
+
+    fn add(element: i64, (n, prev): (u64, u64), visible: &Object) -> Object {
+        let operation = Operation::SetAdd { element: Element::Int(element) };
+        let request = MintRequest::new(operation, None, None);
+        bound(&request, visible, (Dot { actor: STORE, n }, prev), Hlc::default()).unwrap()
+    }
+
+    /// This store minted dots 5 and 9 for an object and lost its row. The other replica that was asked has only the first.
+    #[test]
+    fn going_on_from_a_healed_object_would_remove_what_was_lost_from_those_who_have_it() {
+        let first = add(1, (5, 0), &Object::default());
+        let second = add(2, (9, 5), &first);
+        let (healed, third_replica) = (first.clone(), merge(&first, &second));
+        let elements = |object: &Object| {
+            let View::Set(elements) = object.view(Conflict::Siblings, WallTime(0)) else { panic!("{object:?}") };
+            elements.len()
+        };
+        let going_on = add(3, (20, healed.context().max(STORE)), &healed);
+        assert_eq!(elements(&merge(&third_replica, &going_on)), 2, "the second add is taken for removed");
+        let careful = add(3, (20, 19), &healed);
+        assert_eq!(elements(&merge(&third_replica, &careful)), 3);
+    }
+}

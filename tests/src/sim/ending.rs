@@ -47,6 +47,9 @@ impl Sim {
             }
         }
         self.scan_everything(&objects);
+        if self.scenario.rots {
+            self.rot(&objects);
+        }
         self.check_keyspaces();
         if self.scenario.dark_end {
             self.lose_power(&held);
@@ -62,13 +65,24 @@ impl Sim {
         }
         let until = self.world.now + 2 * EXCHANGE_PERIOD;
         while self.world.now < until {
-            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) {
+            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) && self.is_refilled() {
                 self.world.count("equal unasked");
                 return;
             }
             self.run_for(Duration::from_secs(3));
         }
         self.compare_replicas();
+        if !self.is_refilled() {
+            self.world.find("wiped", "a new store did not pull what its node holds from all others");
+        }
+    }
+
+    /// Whether a node that lost its disk has found each of its partitions equal to that of every other holder since.
+    fn is_refilled(&self) -> bool {
+        let status = self.scenario.wiped.and_then(|node| self.world.status(node));
+        status.is_none_or(|status| {
+            figure(&status, "repair_partitions_never_clean") == 0 && !status.members[0].catching_up
+        })
     }
 
     /// Whether all replicas that show an object show the same.
@@ -93,7 +107,7 @@ impl Sim {
         true
     }
 
-    fn wait_until_serving(&mut self) -> bool {
+    pub(super) fn wait_until_serving(&mut self) -> bool {
         let leavers: Vec<NodeId> = self.scenario.leavers.iter().map(|node| self.world.id(*node)).collect();
         // And whatever anybody was believed to be meanwhile, all can ask all again.
         let is_well = |status: Status, nodes| {
@@ -156,7 +170,7 @@ impl Sim {
     }
 
     /// Reads as asked, with all replicas: one that lost its disk has caught up by now.
-    fn read_patiently(&mut self, get: Get) -> Option<(Get, Got)> {
+    pub(super) fn read_patiently(&mut self, get: Get) -> Option<(Get, Got)> {
         let mut last: Option<Result<ClientResponse, RequestError>> = None;
         for _ in 0..5 {
             let node = self.world.dice.index(self.world.nodes());
@@ -170,7 +184,7 @@ impl Sim {
     }
 
     /// What every key's replicas hold, if it is the same; findings if not.
-    fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+    pub(super) fn compare_replicas(&mut self) -> Vec<Option<Object>> {
         let probed = self.probe_replicas();
         probed.iter().enumerate().map(|(key, answers)| self.compare(key, answers)).collect()
     }
@@ -298,6 +312,11 @@ impl Sim {
             }
         }
     }
+}
+
+/// A figure of a node.
+pub(super) fn figure(status: &Status, name: &str) -> u64 {
+    status.figures.iter().find(|(found, _)| found == name).map_or(0, |(_, value)| *value)
 }
 
 /// All nodes serve so long after the last fault.

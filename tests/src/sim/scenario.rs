@@ -47,6 +47,8 @@ pub struct Scenario {
     pub dark_end: bool,
     /// The machine that loses its disk, if one does.
     pub wiped: Option<usize>,
+    /// Whether bits of one machine's rows flip at the end.
+    pub rots: bool,
     /// Every row is verified so often, seconds.
     pub scrub_period_s: usize,
 }
@@ -177,6 +179,7 @@ impl Scenario {
             wiped: None,
             newcomers: 0,
             leavers: Vec::new(),
+            rots: false,
             scrub_period_s: 3_600,
             stores: dice.pick(&[1, 1, 1, 2, 3]),
             faults,
@@ -206,14 +209,25 @@ impl Scenario {
     /// Makes it a history in which one machine loses its disk: every write is on W >= 2 replicas, and reads do without one
     /// of N.
     pub fn wipe_one(&mut self, dice: &mut Dice) {
+        self.do_without_one(dice);
+        // Reads cannot do without yet another one.
+        self.lasting_fault = false;
+        self.wiped = Some(dice.index(self.nodes));
+    }
+
+    /// Makes it a history at whose end rows of one machine rot, and are found and healed.
+    pub fn rot_one(&mut self, dice: &mut Dice) {
+        self.do_without_one(dice);
+        self.rots = true;
+        self.scrub_period_s = 20;
+    }
+
+    fn do_without_one(&mut self, dice: &mut Dice) {
         self.nodes = self.nodes.max(3);
         for (_, spec) in &mut self.keyspaces {
             let (n, r, w) = dice.pick(&[(3, 0, 0), (3, 2, 2), (3, 1, 3)]);
             spec.class = Class { n, r, w };
         }
-        // Reads cannot do without yet another one.
-        self.lasting_fault = false;
-        self.wiped = Some(dice.index(self.nodes));
     }
 }
 

@@ -202,6 +202,22 @@ impl World {
         self.hosts[node].disk = disk;
     }
 
+    /// Flips a bit of an object wherever it lies in the rows of a machine that is off; whether it was found there.
+    pub fn rot(&mut self, node: usize, object: &Object) -> bool {
+        let bytes = object.encode();
+        let disk = self.hosts[node].disk.clone();
+        let mut found = false;
+        for (name, _) in disk.files().into_iter().filter(|(name, _)| name.ends_with("rows.redb")) {
+            let file = disk.bytes(&name);
+            let places = file.windows(bytes.len()).enumerate().filter(|(_, window)| *window == &bytes[..]);
+            for (at, _) in places.filter(|_| bytes.len() >= ROT_BYTES_MIN) {
+                disk.flip(&name, at + self.dice.index(bytes.len()), 3);
+                found = true;
+            }
+        }
+        found
+    }
+
     fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {
         let doubt = &mut self.hosts[node].doubt[usize::from(cell.0)];
         *doubt = failure.doubt().max(*doubt);
@@ -371,3 +387,5 @@ const CACHE_BYTES: usize = 256 << 10;
 const REOPEN_US: (u64, u64) = (20_000, 300_000);
 /// No disk takes longer for one step: faults end, and what was begun with them must end too.
 const STORAGE_MAX: Duration = Duration::from_secs(3);
+/// Shorter objects might be found where they are not.
+const ROT_BYTES_MIN: usize = 24;
