@@ -148,7 +148,11 @@ impl System {
             SystemInput::Intend(change) => {
                 let request = change.request;
                 match self.intents.begin(change, &mut self.copies.working, &self.peers) {
-                    Ok(()) => self.copies.version += 1,
+                    Ok(()) => {
+                        self.copies.version += 1;
+                        // Whoever knows it already says so as well.
+                        self.peers.all_differ();
+                    }
                     Err(error) => out.push(SystemEffect::Intended { request, result: Err(error) }),
                 }
             }

@@ -105,14 +105,17 @@ impl Intents {
             }
         };
         let revisions = roles.iter().map(|(&node, role)| (node, role.revision)).collect();
-        if staged {
+        let pending = Pending { request, deadline, revisions, staged, stored: BTreeMap::new() };
+        if pending.is_in(state) {
+            // It is so already; a majority has to have heard of it all the same.
+        } else if staged {
             roles.into_iter().for_each(|(node, role)| _ = state.stage(node, role));
         } else if is_exit || state.may_publish() {
             state.publish(roles, |_| false);
         } else {
             return Err(refused("too many layouts are on the way; wait until one of them is reached"));
         }
-        self.pending.push(Pending { request, deadline, revisions, staged, stored: BTreeMap::new() });
+        self.pending.push(pending);
         Ok(())
     }
 
@@ -165,12 +168,17 @@ fn changed(node: NodeId, change: RoleChange, state: &SystemState, peers: &Peers)
         return Err(refused("this node has not heard of that one"));
     };
     let state_of = |leaving| if leaving { NodeState::Leaving } else { NodeState::Active };
-    let changed = NodeRole {
+    let mut changed = NodeRole {
         zone: zone.unwrap_or_else(|| role.zone.clone()),
         weight: weight.unwrap_or(role.weight),
         state: leaving.map_or(role.state, state_of),
-        revision: published.map(|role| role.revision).max(staged.map(|role| role.revision)).map_or(0, |last| last + 1),
+        revision: role.revision,
     };
+    if known.is_some_and(|known| known.means(&changed)) {
+        return Ok(changed);
+    }
+    let last = published.map(|role| role.revision).max(staged.map(|role| role.revision));
+    changed.revision = last.map_or(0, |last| last + 1);
     let stays = |other: &NodeId| *other != node;
     if leaving == Some(true) {
         if !target.members().iter().any(stays) {

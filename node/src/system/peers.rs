@@ -65,6 +65,11 @@ impl Peers {
         }
     }
 
+    /// Forgets what every peer was last seen to hold.
+    pub(super) fn all_differ(&mut self) {
+        self.by_id.values_mut().for_each(|peer| peer.known = None);
+    }
+
     /// Gives up the questions whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         for peer in self.by_id.values_mut() {

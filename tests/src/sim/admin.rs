@@ -3,7 +3,7 @@
 //! Rules: of two keyspaces made under one name at once at most one exists; a dropped one never comes back; one made again
 //! under the same name has another id and is empty; all nodes end with the same list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use shoal_protocol::client::{
 };
 use shoal_protocol::cluster::{LayoutChange, LayoutNode, RoleChange};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::KeyspaceId;
+use shoal_protocol::id::{KeyspaceId, NodeId};
 use shoal_protocol::layout::NodeState;
 use shoal_protocol::object::{Object, Operation, Value};
 
@@ -28,13 +28,15 @@ pub(super) struct Admin {
     grant: Option<SessionGrant>,
     next: u64,
     inbox: BTreeMap<u64, Outcome>,
+    /// Nodes that were asked to leave.
+    leaving: BTreeSet<usize>,
     /// Keyspaces known to be dropped.
     pub(super) dropped: Vec<KeyspaceId>,
 }
 
 impl Admin {
     pub(super) fn new(index: usize) -> Self {
-        Self { index, grant: None, next: 0, inbox: BTreeMap::new(), dropped: Vec::new() }
+        Self { index, grant: None, next: 0, inbox: BTreeMap::new(), leaving: BTreeSet::new(), dropped: Vec::new() }
     }
 
     pub(super) fn answered(&mut self, attempt: u64, outcome: Outcome) {
@@ -158,18 +160,25 @@ impl Sim {
         else {
             return false;
         };
+        let leaves: Vec<NodeId> = self.admin.leaving.iter().chain([&node]).map(|node| self.world.id(*node)).collect();
         let stays = |known: &&LayoutNode| {
-            known.node != self.world.id(node) && known.role.as_ref().is_some_and(|role| role.state == NodeState::Active)
+            !leaves.contains(&known.node) && known.role.as_ref().is_some_and(|role| role.state == NodeState::Active)
         };
         if now.nodes.iter().filter(stays).count() < 3 {
             return false;
         }
-        let answer = self.ask(asked, ClientRequest::ChangeLayout(change), Duration::from_secs(2));
-        let is_done = matches!(answer, Some(Ok(ClientResponse::Layouts(_))));
-        if is_done {
-            self.world.count("leaves");
+        self.admin.leaving.insert(node);
+        match self.ask(asked, ClientRequest::ChangeLayout(change), Duration::from_secs(2)) {
+            Some(Ok(ClientResponse::Layouts(_))) => {
+                self.world.count("leaves");
+                true
+            }
+            Some(Err(RequestError::LayoutRefused { reason })) if reason.contains("too many") => {
+                self.world.count("layouts at the limit");
+                false
+            }
+            Some(_) | None => false,
         }
-        is_done
     }
 
     /// Something with a keyspace that no client uses.

@@ -99,12 +99,21 @@ impl Sim {
             while !self.let_leave(node) {
                 if self.world.now > until {
                     self.world.find("progress", format!("node {node} may not leave, long after the faults stopped"));
+                    self.tell_standings();
                     return false;
                 }
                 self.run_for(Duration::from_secs(1));
             }
         }
         true
+    }
+
+    /// Adds what every node says to what was found.
+    fn tell_standings(&mut self) {
+        for node in 0..self.world.nodes() {
+            let standing = self.world.standing(node);
+            self.world.find("progress", format!("node {node} {standing}"));
+        }
     }
 
     pub(super) fn wait_until_serving(&mut self) -> bool {
@@ -127,10 +136,7 @@ impl Sim {
         while !all_serve(self) {
             if self.world.now > until {
                 self.world.find("progress", "not all nodes serve, reach each other and are synced under one layout");
-                for node in 0..self.world.nodes() {
-                    let standing = self.world.standing(node);
-                    self.world.find("progress", format!("node {node} {standing}"));
-                }
+                self.tell_standings();
                 return false;
             }
             self.run_for(Duration::from_millis(100));
