@@ -111,7 +111,8 @@ impl Node {
             self.transition.recovered = before.recovered;
             self.transition.caught_up = before.caught_up;
         }
-        self.want(now, BTreeSet::new(), out);
+        // What is wanted again is to begin anew, even if it is done.
+        self.repair(now, RepairInput::Wanted { pulls: BTreeSet::new() }, out);
     }
 
     /// A peer was met perhaps, which changes no state.
