@@ -363,6 +363,7 @@ impl Node {
                     self.renew_again(cell, out);
                 }
             }
+            ReplicaEffect::Repair(_) => {}
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
             }

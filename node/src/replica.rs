@@ -71,6 +71,8 @@ pub enum ReplicaEffect<T> {
         /// Acknowledged writes that were found lost; above 0 this store must mint under a new incarnation.
         damaged_records: usize,
     },
+    /// What repair asked of the store itself is done: a feed or rows read, rows dropped.
+    Repair(StoreEvent),
     /// Rows that cannot be read: to be healed from other replicas.
     Damaged(Vec<RowKey>),
 }
@@ -283,13 +285,15 @@ impl<T: Clone> Replica<T> {
                 out.push(ReplicaEffect::Damaged(keys));
             }
             StoreEvent::Scanned { id, page } => {
-                if let Some(from) = self.scans.remove(&id) {
-                    out.push(ReplicaEffect::Answer { to: from, response: rows(page) });
-                }
+                out.push(match self.scans.remove(&id) {
+                    Some(from) => ReplicaEffect::Answer { to: from, response: rows(page) },
+                    None => ReplicaEffect::Repair(StoreEvent::Scanned { id, page }),
+                });
             }
-            // Nobody here asks for these; the repair room will. The room is asked for when it matters.
-            StoreEvent::Feed { .. }
-            | StoreEvent::Digests { .. }
+            // Who repairs asks the store itself.
+            StoreEvent::Feed { .. } | StoreEvent::Dropped { .. } => out.push(ReplicaEffect::Repair(event)),
+            // Nobody asks for these yet. The room is asked for when it matters.
+            StoreEvent::Digests { .. }
             | StoreEvent::Ingested { .. }
             | StoreEvent::Verified { .. }
             | StoreEvent::Room => {}

@@ -52,10 +52,11 @@ pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use cell::{CELLS_COUNT_MAX, CellId, CellPlace};
 pub use effect::{
-    Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, LogEffect, PersistTicket, ReadEffect, Record,
-    Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect, StoreEvent,
+    DropId, DropRows, Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, LogEffect, PersistTicket,
+    ReadEffect, Record, Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect,
+    StoreEvent,
 };
-pub use key::{RowKey, RowRange};
+pub use key::{Extent, RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Delta, Entry, Memtable};
 pub use progress::RowsAt;
@@ -94,6 +95,7 @@ pub struct Store {
     written: Written,
     persists_count: u64,
     ingests_count: u64,
+    drops_count: u64,
 }
 
 /// What the system state says about rows.
@@ -121,6 +123,7 @@ impl Store {
             written: Written::default(),
             persists_count: 0,
             ingests_count: 0,
+            drops_count: 0,
         };
         store.recover(recovered, out);
         store
@@ -313,6 +316,7 @@ impl Store {
                 events.push(StoreEvent::Ingested { id });
                 self.reveal(events);
             }
+            StoreDone::Dropped { work, written } => self.dropped(work, &written, events),
             StoreDone::Persisted { ticket } => events.push(StoreEvent::Persisted { ticket }),
             StoreDone::Space(room) => {
                 self.room = room;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use shoal_protocol::id::{ClusterId, KeyspaceId, Lsn, Partition};
 use shoal_protocol::object::DigestKey;
 
-use super::key::{RowKey, RowRange};
+use super::key::{Extent, RowKey, RowRange};
 use super::lease::Leases;
 use super::memtable::Memtable;
 use super::progress::RowsAt;
@@ -64,6 +64,8 @@ pub enum RowsEffect {
     Flush(Flush),
     /// Join sorted objects that are in no log into the rows: `Ingested`.
     Ingest(Ingest),
+    /// Remove rows for good, and what describes them: `Dropped`.
+    Drop(DropRows),
     /// Recompute the digests of a partition's rows and compare: `Verified`.
     Verify {
         /// Which.
@@ -132,6 +134,22 @@ pub struct Ingest {
     /// What rows are digested with.
     pub digest_key: DigestKey,
 }
+
+/// Rows that are not wanted here any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropRows {
+    /// Returned when it is done.
+    pub id: DropId,
+    /// Which.
+    pub extent: Extent,
+    /// Only rows whose last delta is at or below this, and those that cannot be read. The partition's change feed is cut off
+    /// here.
+    pub through: Lsn,
+}
+
+/// Names one `Drop` of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DropId(pub u64);
 
 /// Names one `Ingest` of one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -221,6 +239,13 @@ pub enum StoreDone {
         /// What that took.
         written: Written,
     },
+    /// The rows are gone, durably: no crash brings them back.
+    Dropped {
+        /// As in the effect.
+        work: DropRows,
+        /// What that took.
+        written: Written,
+    },
     /// What recomputing a partition's digests found.
     Verified {
         /// As in the effect.
@@ -295,6 +320,11 @@ pub enum StoreEvent {
     Ingested {
         /// As `ingest` returned it.
         id: IngestId,
+    },
+    /// The rows are gone for good.
+    Dropped {
+        /// As `drop_rows` returned it.
+        id: DropId,
     },
     /// What `verify` found.
     Verified {

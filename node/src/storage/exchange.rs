@@ -1,4 +1,4 @@
-//! What repair asks of a store: its change feed, its digests, a check of both, and the bulk path.
+//! What repair asks of a store: its change feed, its digests, a check of both, the bulk path, and dropping rows.
 //!
 //! Source: DESIGN §7 (digests, change feed), §9 (who uses them).
 //! Invariants: a feed shows nothing unsynced; digests describe exactly the rows, so what is in memtables is flushed first.
@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_protocol::id::Partition;
+use shoal_protocol::id::{Lsn, Partition};
 
 use super::Store;
-use super::effect::{FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent};
+use super::effect::{
+    DropId, DropRows, FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
+};
 use super::feed::join_feed;
-use super::key::RowKey;
-use super::rowset::{FeedRows, IngestRow};
+use super::key::{Extent, RowKey};
+use super::rowset::{FeedRows, IngestRow, Written};
 
 impl Store {
     /// Reads what changed in a partition after an lsn: `StoreEvent::Feed` with this id.
@@ -56,6 +58,33 @@ impl Store {
         let lww = Arc::clone(&self.rules.lww);
         out.push(StoreEffect::Rows(RowsEffect::Ingest(Ingest { id, rows, lww, digest_key })));
         Some(id)
+    }
+
+    /// Removes for good every row of `extent` whose last delta is at or below `through` and synced, and those that cannot be
+    /// read, memtables included: `StoreEvent::Dropped` with this id, and then no crash brings them back. Meanwhile reads of the
+    /// extent may show them or not; a failure before leaves any part of them, and the drop is to be asked for again. The change
+    /// feed of the partition is cut off at `through`, so that whoever follows it knows that something is missing. `None`
+    /// while the store does not serve.
+    pub fn drop_rows(&mut self, extent: Extent, through: Lsn, out: &mut Vec<StoreEffect>) -> Option<DropId> {
+        if !self.progress.serving {
+            return None;
+        }
+        let id = DropId(self.drops_count);
+        self.drops_count += 1;
+        let through = through.min(self.synced());
+        // What is in none of them is in the rows when the work is begun: what flushes is asked of the same lane before it.
+        self.memtables.drop_range(&extent, through);
+        self.cache.forget_extent(&extent);
+        out.push(StoreEffect::Rows(RowsEffect::Drop(DropRows { id, extent, through })));
+        Some(id)
+    }
+
+    pub(super) fn dropped(&mut self, work: DropRows, written: &Written, events: &mut Vec<StoreEvent>) {
+        self.written.add(written);
+        self.progress.dropped();
+        // What was read in between may have been read before.
+        self.cache.forget_extent(&work.extent);
+        events.push(StoreEvent::Dropped { id: work.id });
     }
 
     pub(super) fn feed_read(

@@ -100,6 +100,7 @@ fn kind(done: &StoreDone) -> u8 {
         StoreDone::Ingested { .. } => 10,
         StoreDone::Verified { .. } => 11,
         StoreDone::Space(_) => 12,
+        StoreDone::Dropped { .. } => 13,
     }
 }
 
@@ -120,6 +121,7 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::DigestsRead { partition, digests } => format!("digests {partition:?} {}", digests.rows_count),
         StoreDone::Ingested { id, .. } => format!("ingested {}", id.0),
         StoreDone::Verified { partition, report } => format!("verified {partition:?} {report:?}"),
+        StoreDone::Dropped { work, .. } => format!("dropped {}", work.id.0),
         StoreDone::Space(room) => format!("space {room:?}"),
     }
 }
@@ -136,6 +138,7 @@ pub(super) fn describe_effect(effect: &StoreEffect) -> String {
         StoreEffect::Log(LogEffect::Persist { ticket, bytes, .. }) => format!("persist {} {}", ticket.0, bytes.len()),
         StoreEffect::Rows(RowsEffect::Flush(flush)) => format!("flush {:?}", flush.replay_from),
         StoreEffect::Rows(RowsEffect::Ingest(ingest)) => format!("ingest {} {}", ingest.id.0, ingest.rows.len()),
+        StoreEffect::Rows(RowsEffect::Drop(work)) => format!("drop {} {:?} {}", work.id.0, work.extent, work.through.0),
         StoreEffect::Rows(RowsEffect::Verify { partition, .. }) => format!("verify {partition:?}"),
         StoreEffect::Reads(ReadEffect::Load { keys }) => format!("load {}", keys.len()),
         StoreEffect::Reads(ReadEffect::Scan(request)) => format!("scan {}", request.id.0),
