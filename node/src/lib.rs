@@ -8,6 +8,7 @@ pub mod coordinator;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod node;
+pub mod repair;
 pub mod replica;
 pub mod ring;
 pub mod storage;

@@ -13,6 +13,7 @@ mod config;
 mod custody;
 mod effect;
 mod exchange;
+mod handoff;
 mod input;
 mod leases;
 mod lookups;
@@ -38,11 +39,13 @@ use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
 pub use self::effect::Effect;
 use self::exchange::SystemCalls;
+use self::handoff::HandoffCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
+use crate::repair::{GiveId, Handoff};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Ring;
 use crate::storage::{CellId, Recovered, Store};
@@ -62,6 +65,8 @@ pub(crate) enum Asker {
     Coordinator(RequestId),
     /// Another node.
     Peer(LinkId, RequestId),
+    /// This node's own handoff.
+    Handoff(GiveId),
 }
 
 /// What rooms have for each other within one input.
@@ -113,6 +118,8 @@ pub struct Node {
     has_left: bool,
     coordinator: Coordinator<ClientTag>,
     cells: Cells,
+    handoff: Handoff,
+    handoff_calls: HandoffCalls,
     /// The holders that are catching up, as the durable system state has it.
     replaced: BTreeMap<NodeId, Custody>,
     /// The incarnations that stores are to go on as, until they are durable.
@@ -169,6 +176,8 @@ impl Node {
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
+            handoff: Handoff::new(config.limits.handoff),
+            handoff_calls: HandoffCalls::default(),
             replaced: BTreeMap::new(),
             renewing: BTreeMap::new(),
             rng,
@@ -182,6 +191,8 @@ impl Node {
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
             node.found_damaged(cell, damaged_records, out);
         }
+        let cells: Vec<CellId> = node.cells.iter().map(|(cell, _)| cell).collect();
+        cells.into_iter().for_each(|cell| node.search_hints(cell, None, out));
         node.system_changed(now, out);
         node.describe(now, out);
         node.tell_system(now, SystemInput::Tick, out);
@@ -201,6 +212,7 @@ impl Node {
                 self.advance_lookups(now, out);
                 self.advance_views(now, out);
                 self.confirm_leases_again(now, out);
+                self.advance_handoff(now, out);
                 self.gossip(now, GossipInput::Tick, out);
             }
             Input::ClientCall { connection, request, session, call } => {
@@ -243,7 +255,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
         let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
-        rooms.into_iter().chain(own).chain([self.gossip.next_deadline()]).flatten().min()
+        rooms.into_iter().chain(own).chain([self.gossip.next_deadline(), self.handoff_deadline()]).flatten().min()
     }
 
     /// The incarnation of its home store, as far as it is durable.
@@ -316,6 +328,7 @@ impl Node {
                 out.push(self.call(to, ask, (deadline.since(now.instant), request)));
             }
             coordinator::Effect::Answer { to, result } => clients::answer(to, result, out),
+            coordinator::Effect::Owe(owing) => self.owe(now, owing),
             coordinator::Effect::Exchange { with } => self.tell_system(now, SystemInput::Differs(with), out),
         }
     }
@@ -353,6 +366,7 @@ impl Node {
             }
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
+                self.handoff_reopened(now, cell, out);
                 if cell.is_home() {
                     self.persist_again(out);
                     self.write_leases_again(out);
@@ -363,7 +377,7 @@ impl Node {
                     self.renew_again(cell, out);
                 }
             }
-            ReplicaEffect::Repair(_) => {}
+            ReplicaEffect::Repair(event) => self.repair_stored(now, (cell, event), (work, out)),
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
             }
@@ -379,6 +393,7 @@ impl Node {
     ) {
         match to {
             Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
+            Asker::Handoff(id) => self.handoff_given(now, (id, &response), (work, out)),
             Asker::Coordinator(ask) => {
                 let mut effects = Vec::new();
                 self.run_coordinator(now, &mut effects, |coordinator, around, effects| {
@@ -392,7 +407,9 @@ impl Node {
     /// A question to another node.
     fn call(&self, to: NodeId, request: RequestId, (left, ask): (Duration, PeerRequest)) -> Effect {
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        Effect::Call { to, request, call: PeerCall { deadline_ms, view: Some(self.system.view()), request: ask } }
+        // What is held for another is served whatever the views.
+        let view = if matches!(ask, PeerRequest::Repair(_)) { None } else { Some(self.system.view()) };
+        Effect::Call { to, request, call: PeerCall { deadline_ms, view, request: ask } }
     }
 }
 

@@ -23,6 +23,7 @@ mod effect;
 pub mod engine;
 mod exchange;
 mod feed;
+mod hint;
 mod key;
 mod lease;
 mod memtable;
@@ -56,6 +57,7 @@ pub use effect::{
     ReadEffect, Record, Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect,
     StoreEvent,
 };
+pub use hint::{data_partition, hint_partition, hint_place, hinted, hints_for, is_hint_partition};
 pub use key::{Extent, RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Delta, Entry, Memtable};
@@ -257,12 +259,6 @@ impl Store {
     #[must_use]
     pub fn room(&self) -> Room {
         self.room
-    }
-
-    /// What was written into the rows so far, and to the log since it was last opened, bytes.
-    #[must_use]
-    pub fn written(&self) -> (Written, u64) {
-        (self.written, self.memtables.log_end())
     }
 
     /// Flushes what there is, however little: before a stop, or a read of the rows alone. What is not synced goes once it is.

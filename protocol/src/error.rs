@@ -133,6 +133,10 @@ pub enum RequestError {
     /// Disks are nearly full: writes are refused, reads and deletes go on. Nothing changed.
     #[error("disk full")]
     DiskFull,
+    /// Too few replicas can be reached for this sloppy write, and the nodes that could stand in for them keep as many hints as
+    /// they may. Nothing changed; try again later.
+    #[error("too few replicas can be reached, and the nodes that could hold the write for them are full of hints")]
+    HintsFull,
     /// No protocol version in common, or another cluster. The connection ends.
     #[error("incompatible: {reason}")]
     Incompatible {
@@ -166,6 +170,7 @@ impl RequestError {
             Self::Overloaded { .. } => "overloaded",
             Self::NotServing { .. } => "not_serving",
             Self::DiskFull => "disk_full",
+            Self::HintsFull => "hints_full",
             Self::Incompatible { .. } => "incompatible",
         }
     }
@@ -185,6 +190,7 @@ impl RequestError {
                 | Self::Unavailable { .. }
                 | Self::Overloaded { .. }
                 | Self::NotServing { .. }
+                | Self::HintsFull
                 | Self::Stale { .. }
         )
     }

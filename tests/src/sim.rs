@@ -19,6 +19,7 @@ mod lasting;
 pub mod mutant;
 mod oracle;
 pub mod scenario;
+mod standing_in;
 pub mod trace;
 mod workload;
 pub mod world;

@@ -7,6 +7,7 @@ use shoal_protocol::id::{Class, Lsn, RefillCount};
 use shoal_protocol::layout::{Intent, Layout, NodeRole};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
+use shoal_protocol::repair::RepairAsk;
 use shoal_protocol::time::{Hlc, WallTime};
 
 use super::*;
@@ -74,6 +75,7 @@ impl Scene {
                     format!("ask {} {}\n", to.0, word(&request))
                 }
                 Effect::Answer { to, result } => format!("answer {to} {}\n", verdict(&result)),
+                Effect::Owe(Owing { target, by, .. }) => format!("{} owes it to {}\n", by.0, target.0),
                 Effect::Exchange { with } => format!("exchange {}\n", with.0),
             });
         }
@@ -118,6 +120,7 @@ fn word(request: &PeerRequest) -> String {
         PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
         PeerRequest::ConfirmLeases { .. } => "leases".into(),
         PeerRequest::Members => "members".into(),
+        PeerRequest::Repair(RepairAsk::Hold { target, .. }) => format!("hold for {}", target.0),
         PeerRequest::Repair(_) => "repair".into(),
     }
 }
@@ -142,6 +145,9 @@ fn said(response: &PeerResponse) -> String {
 fn verdict(result: &Result<ClientResponse, RequestError>) -> String {
     match result {
         Ok(ClientResponse::Got(got)) => format!("got from {}{}", got.replies, if got.weak { ", weak" } else { "" }),
+        Ok(ClientResponse::Written(w)) if w.fallbacks > 0 => {
+            format!("written with {}, {} by fallbacks", w.acks, w.fallbacks)
+        }
         Ok(ClientResponse::Written(w)) => format!("written with {}{}", w.acks, if w.weak { ", weak" } else { "" }),
         Ok(ClientResponse::Page(page)) => format!("{} rows, complete {}", page.rows.len(), page.complete),
         Ok(other) => format!("{other:?}"),
@@ -159,7 +165,13 @@ fn put(n: u64) -> Object {
 }
 
 fn write(w: Option<u8>) -> ClientRequest {
-    ClientRequest::Write(client::Write { place: place(), delta: put(1).encode(), contexts: Vec::new(), w })
+    ClientRequest::Write(client::Write {
+        place: place(),
+        delta: put(1).encode(),
+        contexts: Vec::new(),
+        w,
+        quorum: None,
+    })
 }
 
 fn get(r: Option<u8>) -> ClientRequest {
@@ -219,7 +231,13 @@ fn a_lost_ack_makes_the_outcome_unknown_at_the_deadline() {
 fn a_mint_is_never_tried_at_a_second_replica() {
     let mut scene = Scene::new();
     let operation = Operation::CounterAdd { by: 1 };
-    scene.start(ClientRequest::Operate(client::Operate { place: place(), operation, context: None, w: None }));
+    scene.start(ClientRequest::Operate(client::Operate {
+        place: place(),
+        operation,
+        context: None,
+        w: None,
+        quorum: None,
+    }));
     scene.down(1);
     insta::assert_snapshot!(scene.trace);
 }
@@ -363,16 +381,155 @@ fn bad_contexts_and_forged_deltas_stop_at_the_door() {
         context.insert_range(other, 0, 7);
         let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
         let delta = bind(&Operation::Delete, &mint, &Object::of_context(context)).unwrap().encode();
-        ClientRequest::Write(client::Write { place: place(), delta, contexts, w: None })
+        ClientRequest::Write(client::Write { place: place(), delta, contexts, w: None, quorum: None })
     };
     assert_eq!(refused(covers_other(Vec::new())), "forged_context");
     let mint = Mint { dot: Dot { actor: other, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
     let delta = bind(&Operation::Enable, &mint, &Object::default()).unwrap().encode();
-    let write = |delta| ClientRequest::Write(client::Write { place: place(), delta, contexts: Vec::new(), w: None });
+    let write = |delta| {
+        ClientRequest::Write(client::Write { place: place(), delta, contexts: Vec::new(), w: None, quorum: None })
+    };
     assert_eq!(refused(write(delta)), "foreign_session");
     let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(u64::MAX), total: None };
     let operation = Operation::AddSibling { value: Value::json("1") };
     let delta = bind(&operation, &mint, &Object::default()).unwrap().encode();
     assert_eq!(refused(write(delta)), "clock_skew");
     assert_eq!(refused(write("no delta".into())), "bad_request");
+}
+
+/// Node 1 of `count` in one zone, of which three hold each key.
+fn scene_of(count: u64, quorum: QuorumMode) -> Scene {
+    let nodes = (1..=count).map(|n| (NodeId(n), NodeRole::active("z"))).collect();
+    let incarnations = (1..=count).map(|n| (NodeId(n), Actor::incarnation(n))).collect();
+    let mut scene = Scene::new();
+    scene.ring = Ring::new(Layout::new(Intent { nodes }, incarnations));
+    scene.alive = (1..=count).map(NodeId).collect();
+    scene.keyspaces.values_mut().for_each(|info| info.spec.quorum = quorum);
+    scene
+}
+
+impl Scene {
+    /// The primaries of the key, then the fallbacks.
+    fn preference(&self) -> (Vec<u64>, Vec<u64>) {
+        let list = self.ring.preference(place().partition(CLASS));
+        let numbers = |nodes: &[NodeId]| -> Vec<u64> { nodes.iter().map(|node| node.0).collect() };
+        let mut primaries = numbers(&list.primaries);
+        // This node's door is the first.
+        primaries.sort_by_key(|node| *node != 1);
+        (primaries, numbers(&list.fallbacks))
+    }
+
+    fn owed(&self) -> usize {
+        self.trace.matches("owes it to").count()
+    }
+}
+
+#[test]
+fn what_a_primary_does_not_acknowledge_is_owed_to_it_by_one_that_did() {
+    let mut scene = Scene::new();
+    scene.down(3);
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied());
+    // A replica that is slow is waited for, without holding the caller up; one that never answers is owed it at the end.
+    scene.alive.insert(NodeId(3));
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied());
+    assert_eq!(scene.coordinator.in_flight(), 0, "it has its answer");
+    scene.wait(1_000);
+    insta::assert_snapshot!(scene.trace);
+}
+
+#[test]
+fn a_write_that_all_acknowledge_owes_nothing_however_late_the_last_is() {
+    let mut scene = Scene::new();
+    scene.start(write(None));
+    scene.answer(1, PeerResponse::Admitted);
+    scene.answer(1, applied());
+    scene.answer(2, applied());
+    scene.wait(500);
+    scene.answer(3, applied());
+    scene.wait(1_000);
+    assert_eq!(scene.owed(), 0, "{}", scene.trace);
+    assert!(scene.coordinator.ops.is_empty() && scene.coordinator.asks.is_empty());
+}
+
+#[test]
+fn a_sloppy_write_asks_one_fallback_for_each_primary_it_cannot_do_without() {
+    let mut scene = scene_of(5, QuorumMode::Sloppy);
+    let (primaries, fallbacks) = scene.preference();
+    scene.down(primaries[1]);
+    scene.down(primaries[2]);
+    scene.start(write(None));
+    scene.answer(primaries[0], PeerResponse::Admitted);
+    assert!(scene.trace.contains(&format!("ask {} hold for", fallbacks[0])), "{}", scene.trace);
+    scene.answer(primaries[0], applied());
+    scene.answer(fallbacks[0], applied());
+    assert!(scene.trace.contains("written with 2, 1 by fallbacks"), "{}", scene.trace);
+    // One of the two is held for, the other is owed.
+    assert_eq!((scene.trace.matches("hold for").count(), scene.owed()), (1, 1), "{}", scene.trace);
+}
+
+#[test]
+fn with_no_primary_left_a_sloppy_write_goes_to_fallbacks_and_a_minted_one_nowhere() {
+    let mut scene = scene_of(6, QuorumMode::Strict);
+    let (primaries, fallbacks) = scene.preference();
+    primaries.iter().for_each(|node| scene.down(*node));
+    let sloppy = |request| match request {
+        ClientRequest::Write(write) => {
+            ClientRequest::Write(client::Write { quorum: Some(QuorumMode::Sloppy), ..write })
+        }
+        other => other,
+    };
+    scene.start(write(None));
+    assert!(scene.trace.contains("unavailable"), "{}", scene.trace);
+    scene.start(sloppy(write(None)));
+    fallbacks[..2].iter().for_each(|node| scene.answer(*node, applied()));
+    assert!(scene.trace.contains("written with 2, 2 by fallbacks"), "{}", scene.trace);
+    scene.start(sloppy(write(None)));
+    fallbacks.iter().for_each(|node| scene.answer(*node, PeerResponse::Refused(Refusal::Full)));
+    assert!(scene.trace.contains("hints_full"), "{}", scene.trace);
+    let operation = Operation::CounterAdd { by: 1 };
+    let quorum = Some(QuorumMode::Sloppy);
+    let operate = client::Operate { place: place(), operation, context: None, w: None, quorum };
+    scene.trace.clear();
+    scene.start(ClientRequest::Operate(operate));
+    assert!(scene.trace.contains("unavailable"), "{}", scene.trace);
+    assert!(scene.coordinator.ops.is_empty() && scene.coordinator.asks.is_empty());
+}
+
+#[test]
+fn a_slow_primary_is_stood_in_for_after_the_hedge_and_its_own_ack_replaces_the_stand_in_s() {
+    let mut scene = scene_of(5, QuorumMode::Sloppy);
+    let (primaries, fallbacks) = scene.preference();
+    scene.start(write(None));
+    scene.answer(primaries[0], PeerResponse::Admitted);
+    scene.answer(primaries[0], applied());
+    assert!(!scene.trace.contains("hold for"), "{}", scene.trace);
+    scene.wait(50);
+    assert_eq!(scene.trace.matches("hold for").count(), 1, "{}", scene.trace);
+    scene.answer(primaries[1], applied());
+    assert!(scene.trace.contains("written with 2\n"), "{}", scene.trace);
+    scene.answer(fallbacks[0], applied());
+    scene.answer(primaries[2], applied());
+    assert_eq!(scene.owed(), 0);
+}
+
+#[test]
+fn a_stand_in_whose_store_is_replaced_does_not_count() {
+    let mut scene = scene_of(5, QuorumMode::Sloppy);
+    let (primaries, fallbacks) = scene.preference();
+    scene.down(primaries[1]);
+    scene.down(primaries[2]);
+    scene.replaced.insert(NodeId(fallbacks[0]), custody(2));
+    scene.start(write(None));
+    scene.answer(primaries[0], PeerResponse::Admitted);
+    scene.answer(primaries[0], applied());
+    scene.answer(fallbacks[0], applied());
+    assert!(!scene.trace.contains("written"), "{}", scene.trace);
+    scene.answer(fallbacks[1], applied());
+    assert!(scene.trace.contains("written with 2, 1 by fallbacks"), "{}", scene.trace);
 }

@@ -82,7 +82,7 @@ impl Node {
                     coordinator.start(around, tag, call, effects);
                 });
             }
-            ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status())), out),
+            ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status(now.instant))), out),
             ClientRequest::MemberViews => self.gather_views(now, (tag, deadline), out),
             ClientRequest::Routes { class } => answer(tag, self.routes(class).map(ClientResponse::Routes), out),
             ClientRequest::ShowKeyspace { name } => {

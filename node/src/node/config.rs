@@ -4,6 +4,7 @@ use shoal_protocol::id::{ClusterId, LayoutId, NodeId};
 use shoal_protocol::member::{Member, StoreLease};
 use shoal_protocol::object::Limits;
 
+use crate::repair::HandoffLimits;
 use crate::storage::Budget;
 
 /// Who this node is and whom it expects.
@@ -50,6 +51,8 @@ pub struct NodeLimits {
     pub replica_requests_max: usize,
     /// Memory of memtables and object cache.
     pub storage: Budget,
+    /// Hints, and how fast what others missed is given back.
+    pub handoff: HandoffLimits,
 }
 
 impl NodeConfig {
@@ -77,6 +80,7 @@ impl Default for NodeLimits {
             requests_max: 10_000,
             replica_requests_max: 50_000,
             storage: Budget::default(),
+            handoff: HandoffLimits::default(),
         }
     }
 }

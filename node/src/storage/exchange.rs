@@ -3,6 +3,7 @@
 //! Source: DESIGN §7 (digests, change feed), §9 (who uses them).
 //! Invariants: a feed shows nothing unsynced; digests describe exactly the rows, so what is in memtables is flushed first.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,9 +11,11 @@ use shoal_protocol::id::{Lsn, Partition};
 
 use super::Store;
 use super::effect::{
-    DropId, DropRows, FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
+    DropId, DropRows, FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, ScanId, ScanRequest, StoreEffect,
+    StoreEvent,
 };
 use super::feed::join_feed;
+use super::hint::all_hints;
 use super::key::{Extent, RowKey};
 use super::rowset::{FeedRows, IngestRow, Written};
 
@@ -79,6 +82,33 @@ impl Store {
         Some(id)
     }
 
+    /// Reads a page of the hints that are kept here, whoever they are for: `StoreEvent::Scanned` with this id.
+    pub fn scan_hints(&mut self, after: Option<&RowKey>, out: &mut Vec<StoreEffect>) -> ScanId {
+        let mut range = all_hints();
+        if let Some(after) = after {
+            range.from = Bound::Excluded(Bytes::copy_from_slice(after.as_bytes()));
+        }
+        let (rows_max, bytes_max) = (HINTS_ROWS_MAX, HINTS_BYTES_MAX);
+        let request = self.scans.begin(|id| ScanRequest { id, range, reverse: false, rows_max, bytes_max });
+        let id = request.id;
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Scan(request)));
+        }
+        id
+    }
+
+    /// What was written into the rows so far, and to the log since it was last opened, bytes.
+    #[must_use]
+    pub fn written(&self) -> (Written, u64) {
+        (self.written, self.memtables.log_end())
+    }
+
+    /// The highest lsn that was given to anything.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.leases.last_lsn()
+    }
+
     pub(super) fn dropped(&mut self, work: DropRows, written: &Written, events: &mut Vec<StoreEvent>) {
         self.written.add(written);
         self.progress.dropped();
@@ -108,3 +138,8 @@ impl Store {
         events.push(StoreEvent::Feed { id, page });
     }
 }
+
+/// Rows of a page of hints when they are looked for.
+const HINTS_ROWS_MAX: usize = 1_000;
+/// Bytes after which such a page ends.
+const HINTS_BYTES_MAX: usize = 1 << 20;

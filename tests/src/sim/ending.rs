@@ -24,6 +24,9 @@ impl Sim {
         if self.scenario.lasting_fault && self.scenario.nodes == 3 {
             self.demand_progress_of_two();
         }
+        if self.scenario.nodes == 5 && self.scenario.wiped.is_none() {
+            self.demand_handoff();
+        }
         self.calm();
         if !self.wait_until_serving() {
             return;
@@ -32,6 +35,9 @@ impl Sim {
         self.run_for(Duration::from_secs(10));
         self.world.inspect();
         if !self.settle_unknown() {
+            return;
+        }
+        if !self.await_handoff() {
             return;
         }
         let Some(objects) = self.read_everything() else { return };
@@ -52,7 +58,7 @@ impl Sim {
         self.world.inspect();
     }
 
-    fn wait_until_serving(&mut self) -> bool {
+    pub(super) fn wait_until_serving(&mut self) -> bool {
         // And whatever anybody was believed to be meanwhile, all can ask all again.
         let is_well = |status: Status, nodes| {
             status.serving.is_ok()

@@ -15,6 +15,8 @@ pub enum Mutant {
     FreshDot,
     /// Read repairs are acknowledged and thrown away.
     NoRepair,
+    /// What is handed off is acknowledged and thrown away: a hint is forgotten before its target has synced it.
+    HintForgotten,
     /// A replica refuses to join what would pass a limit.
     LimitInMerge,
     /// A coordinator takes the answer that a delta was admitted for an ack.
@@ -29,12 +31,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AckBeforeSync,
         Self::QuorumOfOne,
         Self::SkipCovered,
         Self::FreshDot,
         Self::NoRepair,
+        Self::HintForgotten,
         Self::LimitInMerge,
         Self::AdmittedIsAck,
         Self::AnswerTwice,

@@ -256,7 +256,7 @@ impl World {
     /// What a node says of itself; `None` while it does not run.
     #[must_use]
     pub fn status(&self, node: usize) -> Option<Status> {
-        self.hosts[node].process.as_ref().map(|process| process.node.status())
+        self.hosts[node].process.as_ref().map(|process| process.node.status(self.now))
     }
 
     /// The node that lost its disk, if one did. A restored one that goes on as it was has lost nothing that anybody was told of:
@@ -288,7 +288,7 @@ impl World {
     pub fn inspect(&mut self) {
         for node in 0..self.hosts.len() {
             let Some(process) = &self.hosts[node].process else { continue };
-            let (overdue, formed) = (process.door.overdue(self.now), process.node.status().layout);
+            let (overdue, formed) = (process.door.overdue(self.now), process.node.status(self.now).layout);
             if overdue > 0 {
                 self.find("one answer by the deadline", format!("node {node} owes {overdue} answers"));
             }

@@ -7,6 +7,7 @@
 mod data;
 mod disk;
 mod examples;
+mod handoff;
 mod import;
 mod life;
 mod members;

@@ -103,6 +103,7 @@ mutants! {
     skipping_a_delta_whose_dot_is_covered_is_seen: SkipCovered;
     repeating_under_a_fresh_dot_is_seen: FreshDot;
     read_repairs_thrown_away_are_seen: NoRepair;
+    a_hint_forgotten_before_its_target_synced_it_is_seen: HintForgotten;
     limits_in_merge_are_seen: LimitInMerge;
     taking_admission_for_an_ack_is_seen: AdmittedIsAck;
     answering_twice_is_seen: AnswerTwice;
@@ -126,6 +127,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
 /// What a few hundred histories must see.
 const MUST_HAPPEN: &[&str] = &[
     "acks",
+    "acks of fallbacks",
+    "stood in",
     "reads",
     "scans",
     "repeats",
