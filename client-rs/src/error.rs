@@ -155,6 +155,7 @@ pub fn exit_code(code: &str) -> u8 {
 pub const EXIT_CODES: &[(&str, u8)] = &[
     ("bad_request", 2),
     ("unknown_keyspace", 3),
+    ("layout_refused", 5),
     ("keyspace_gone", 3),
     ("keyspace_exists", 5),
     ("wrong_type", 5),

@@ -13,6 +13,7 @@
 )]
 
 mod bench;
+mod cluster;
 mod config;
 mod connect;
 mod data;
@@ -101,6 +102,9 @@ enum Command {
     Status,
     /// Print the members as a node sees them, or as each of them sees the others.
     Members(members::Args),
+    /// Say which nodes hold data: let them join, leave or be removed, and see how far that is.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Print which node holds how much of a keyspace.
     Ring(locate::RingArgs),
     /// Print which nodes hold a key.
@@ -176,6 +180,7 @@ async fn dispatch(connect: Connect, command: Command, out: &mut Output) -> Resul
         Command::Repeat => unknown::repeat(&connect, out).await,
         Command::Status => inspect::status(&connect, out).await,
         Command::Members(args) => members::run(args, &connect, out).await,
+        Command::Cluster(command) => cluster::run(command, &connect, out).await,
         Command::Ring(args) => locate::ring(args, &connect, out).await,
         Command::Locate(args) => locate::locate(args, &connect, out).await,
         Command::ConnectInfo(source) => inspect::connect_info(source, &connect, out).await,

@@ -36,7 +36,7 @@ use self::read::Read;
 use self::scan::ScanPages;
 use self::turn::{Cx, Step};
 use self::write::Write;
-use crate::ring::Ring;
+use crate::ring::Rings;
 
 /// What the coordinator sees of the node around it at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +45,13 @@ pub struct Surroundings<'a> {
     pub now: Now,
     /// This node.
     pub me: NodeId,
-    /// Who holds what.
-    pub ring: &'a Ring,
+    /// Who holds what, under every active layout.
+    pub rings: &'a Rings,
     /// Nodes that can be asked now; this one among them.
     pub alive: &'a BTreeSet<NodeId>,
     /// Those of them that gossip suspects to be down: asked last, and never waited for where another can be asked.
     pub suspects: &'a BTreeSet<NodeId>,
-    /// Holders whose store is not the one their layout named, with the newest: they are catching up, and neither read from
+    /// Holders whose store is not the one an active layout names, with the newest: they are catching up, and neither read from
     /// nor asked to mint. Acks of their earlier stores do not count.
     pub replaced: &'a BTreeMap<NodeId, Custody>,
     /// The keyspaces there are.
@@ -317,6 +317,8 @@ impl<T: Copy> Coordinator<T> {
             | ClientRequest::DropKeyspace { .. }
             | ClientRequest::Routes { .. }
             | ClientRequest::MemberViews
+            | ClientRequest::ChangeLayout(_)
+            | ClientRequest::Layouts
             | ClientRequest::Status => Err(RequestError::BadRequest {
                 reason: "only gets, writes, operates and scans are data requests".into(),
             }),

@@ -15,11 +15,13 @@ mod effect;
 mod exchange;
 mod handoff;
 mod input;
+mod layouts;
 mod leases;
 mod lookups;
 mod membership;
 mod peers;
 mod report;
+mod transition;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,11 +45,12 @@ use self::handoff::HandoffCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
+use self::transition::Transition;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
 use crate::repair::{GiveId, Handoff};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
-use crate::ring::Ring;
+use crate::ring::Rings;
 use crate::storage::{CellId, Recovered, Store};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
 
@@ -104,8 +107,9 @@ pub struct Node {
     lookups: Lookups,
     /// Why nobody was found at these seeds.
     failed_seeds: BTreeMap<String, String>,
-    /// The formed layout's, once there is one.
-    ring: Option<Ring>,
+    /// Those of the active layouts, once there is one.
+    rings: Option<Rings>,
+    transition: Transition,
     /// Nodes to which a connection is open.
     linked: BTreeSet<NodeId>,
     /// Nodes that can be asked; this one while any of its cells serves.
@@ -185,7 +189,8 @@ impl Node {
             system_calls: SystemCalls::default(),
             lookups: Lookups::default(),
             failed_seeds: BTreeMap::new(),
-            ring: None,
+            rings: None,
+            transition: Transition::default(),
             config,
         };
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
@@ -288,11 +293,11 @@ impl Node {
         effects: &mut Vec<coordinator::Effect<ClientTag>>,
         run: impl FnOnce(&mut Coordinator<ClientTag>, Surroundings<'_>, &mut Vec<coordinator::Effect<ClientTag>>),
     ) {
-        let (Some(ring), Some(keys)) = (&self.ring, self.system.keys()) else { return };
+        let (Some(rings), Some(keys)) = (&self.rings, self.system.keys()) else { return };
         let around = Surroundings {
             now,
             me: self.config.node,
-            ring,
+            rings,
             alive: &self.alive,
             suspects: &self.suspects,
             replaced: &self.replaced,
@@ -322,7 +327,7 @@ impl Node {
     ) {
         match effect {
             coordinator::Effect::Ask { to, ask, deadline, request } if to == self.config.node => {
-                work.extend(self.serve(now, Asker::Coordinator(ask), (deadline, request)));
+                work.extend(self.serve(now, Asker::Coordinator(ask), (deadline, request, false)));
             }
             coordinator::Effect::Ask { to, ask, deadline, request } => {
                 out.push(self.call(to, ask, (deadline.since(now.instant), request)));
@@ -425,6 +430,7 @@ fn system_config(config: &NodeConfig, incarnation: Actor, rng: &mut ChaCha8Rng) 
             seeds: config.seeds.clone(),
             found_alone: config.found_alone,
         },
+        join: config.join,
         seed,
     }
 }

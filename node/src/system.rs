@@ -14,8 +14,12 @@ mod copies;
 mod encoding;
 mod formation;
 mod founding;
+mod input;
+mod intents;
+mod joining;
 mod keys;
 mod keyspaces;
+mod layouts;
 mod peers;
 #[cfg(test)]
 mod simulation;
@@ -29,19 +33,25 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::KeyspaceInfo;
-use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId, SystemId, ViewId};
+use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId, ViewId};
 use shoal_protocol::layout::{Layout, NodeRole};
 use shoal_protocol::peer::Custody;
 use shoal_protocol::time::{Instant, Now};
 
 pub use changes::{Change, KEYSPACES_COUNT_MAX, KeyspaceCommand, Verdict};
 pub use formation::{FormationConfig, Standing};
+pub use input::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
+pub use intents::{IntentChange, IntentCommand};
+pub use joining::JoinMode;
 pub use keys::{ClusterKeys, SessionKey};
+pub use layouts::{Fenced, Synced};
 pub use state::{StateError, SystemState};
 
 use self::changes::Changes;
 use self::copies::Copies;
 use self::formation::Formation;
+use self::intents::Intents;
+use self::joining::Joining;
 use self::peers::Peers;
 
 /// What a node is in the system state.
@@ -55,134 +65,10 @@ pub struct SystemConfig {
     pub incarnation: Actor,
     /// How it takes part in founding.
     pub formation: FormationConfig,
+    /// What it does with nodes that no layout lists.
+    pub join: JoinMode,
     /// Seeds the randomness of keys and keyspace ids; from the operating system in a real node.
     pub seed: [u8; 32],
-}
-
-/// What the node tells its system state.
-#[derive(Clone, Debug)]
-pub enum SystemInput {
-    /// A peer can be reached, or says something new of itself. May be repeated.
-    PeerUp {
-        /// The peer.
-        node: NodeId,
-        /// Its zone and weight in a first layout.
-        role: NodeRole,
-        /// Its store.
-        incarnation: Actor,
-    },
-    /// A peer cannot be reached.
-    PeerDown(NodeId),
-    /// A peer turned out to have another view: exchange with it now.
-    Differs(NodeId),
-    /// The node behind a configured seed address; it may be this one.
-    SeedFound {
-        /// The address as configured.
-        seed: String,
-        /// Who answered there.
-        node: NodeId,
-    },
-    /// A peer asks. Answered by one `Answer` with the same request.
-    Asked {
-        /// The peer.
-        from: NodeId,
-        /// Names the answer.
-        request: RequestId,
-        /// The question.
-        ask: SystemAsk,
-    },
-    /// A peer answers the last `Ask` to it. An `Ask` that fails needs no input: it is given up after a while.
-    Answered {
-        /// The peer.
-        from: NodeId,
-        /// The answer.
-        answer: SystemAnswer,
-    },
-    /// A peer's durable state, asked for outside of the exchange.
-    Heard {
-        /// The peer.
-        from: NodeId,
-        /// Canonical bytes.
-        state: Bytes,
-    },
-    /// This node's store goes on under a new incarnation, which is durable there: it lost what was acknowledged.
-    Replaced {
-        /// The new one.
-        incarnation: Actor,
-    },
-    /// The state of this `Persist` is on stable storage.
-    Persisted {
-        /// From the effect.
-        version: u64,
-    },
-    /// Change a keyspace. Answered by one `Verdict`.
-    Change(Change),
-    /// Time passed.
-    Tick,
-}
-
-/// What the system state wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SystemEffect {
-    /// Replace the stored state by these bytes, sync, then send `Persisted`. None other comes before that.
-    Persist {
-        /// Names the input.
-        version: u64,
-        /// The bytes for `System::open`.
-        state: Bytes,
-    },
-    /// Ask a peer.
-    Ask {
-        /// The peer.
-        to: NodeId,
-        /// The question.
-        ask: SystemAsk,
-    },
-    /// Answer a peer.
-    Answer {
-        /// The peer.
-        to: NodeId,
-        /// From `Asked`.
-        request: RequestId,
-        /// The answer.
-        answer: SystemAnswer,
-    },
-    /// The durable state changed: look at `view`, `formed`, `keyspaces` again.
-    Changed,
-    /// The end of a change.
-    Verdict {
-        /// From `Change`.
-        request: RequestId,
-        /// How it ended.
-        verdict: Verdict,
-    },
-    /// A peer sent bytes that are no system state. Nothing was taken; log it and close the connection.
-    Distrust {
-        /// The peer.
-        node: NodeId,
-        /// What was wrong.
-        error: StateError,
-    },
-}
-
-/// What nodes ask each other about system state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SystemAsk {
-    /// Is yours the same? `Same` or `State`.
-    Compare(SystemId),
-    /// Join this; `State` with the result once it is durable, or `Malformed`.
-    Join(Bytes),
-}
-
-/// The answer to a `SystemAsk`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SystemAnswer {
-    /// The fingerprints are equal.
-    Same,
-    /// The durable state of the answering node.
-    State(Bytes),
-    /// The bytes were no system state; nothing was taken.
-    Malformed,
 }
 
 /// The system state of one node.
@@ -191,6 +77,8 @@ pub struct System {
     node: NodeId,
     incarnation: Actor,
     formation: Formation,
+    joining: Joining,
+    intents: Intents,
     changes: Changes,
     peers: Peers,
     /// Peers whose durable state named this store, and the version that has all of it.
@@ -213,6 +101,8 @@ impl System {
         Ok(Self {
             node,
             incarnation,
+            intents: Intents::default(),
+            joining: Joining::new(node, config.role.clone(), config.join),
             formation: Formation::new(node, config.role, incarnation, config.formation),
             changes: Changes::new(node, incarnation),
             peers: Peers::default(),
@@ -235,6 +125,17 @@ impl System {
             SystemInput::Answered { from, answer } => self.answered(from, answer, out),
             SystemInput::Heard { from, state } => _ = self.learn(from, &state, out),
             SystemInput::Replaced { incarnation } => self.replaced(incarnation),
+            SystemInput::Fenced { layouts } => self.attest(|state, store| {
+                layouts.into_iter().fold(false, |new, layout| state.fence(Fenced { store, layout }) | new)
+            }),
+            SystemInput::Synced { from, to, class } => {
+                self.attest(|state, store| state.sync(Synced { store, from, to, class }));
+            }
+            SystemInput::CaughtUp => {
+                let me = self.node;
+                self.attest(|state, _| state.may_publish() && state.publish(BTreeMap::new(), |node| node == me));
+            }
+            SystemInput::Retire { layout } => self.attest(|state, _| state.retire(layout)),
             SystemInput::Persisted { version } => self.persisted(version, out),
             SystemInput::Change(change) => {
                 let request = change.request;
@@ -242,6 +143,13 @@ impl System {
                 match started {
                     Some(verdict) => out.push(SystemEffect::Verdict { request, verdict }),
                     None => self.copies.version += 1,
+                }
+            }
+            SystemInput::Intend(change) => {
+                let request = change.request;
+                match self.intents.begin(change, &mut self.copies.working, &self.peers) {
+                    Ok(()) => self.copies.version += 1,
+                    Err(error) => out.push(SystemEffect::Intended { request, result: Err(error) }),
                 }
             }
             SystemInput::Tick => {}
@@ -253,7 +161,8 @@ impl System {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let compare = self.peers.is_any_up().then_some(self.next_compare);
-        [compare, self.peers.next_deadline(), self.changes.next_deadline()].into_iter().flatten().min()
+        let parts = [self.peers.next_deadline(), self.changes.next_deadline(), self.joining.next_deadline()];
+        parts.into_iter().chain([compare, self.intents.next_deadline()]).flatten().min()
     }
 
     /// The durable state.
@@ -268,10 +177,16 @@ impl System {
         self.copies.view
     }
 
-    /// The formed layout. A node serves only with one.
+    /// The active layouts, the target first; none before one is formed. A node serves only with one.
     #[must_use]
-    pub fn formed(&self) -> Option<&Layout> {
-        self.copies.founded.as_ref().map(|proposal| &proposal.layout)
+    pub fn layouts(&self) -> &[Layout] {
+        &self.copies.active
+    }
+
+    /// The layout that is to be reached: the only active one when nothing is on the way.
+    #[must_use]
+    pub fn target(&self) -> Option<&Layout> {
+        self.copies.active.first()
     }
 
     /// Under what this node holds data: `None` until its store is the newest that is known of it.
@@ -353,6 +268,7 @@ impl System {
                 if let Some(asked) = peer.asked.take()
                     && peer.has_answered
                     && self.changes.is_idle()
+                    && self.intents.is_idle()
                 {
                     peer.known = Some(asked.about);
                 }
@@ -376,6 +292,7 @@ impl System {
         // What a state says of its own holder is whose it is: a store announces itself in the first one that it keeps.
         if let Some(store) = state.incarnation(from) {
             self.changes.stored(from, store, &state);
+            self.intents.stored(from, store, &state);
         }
         if self.copies.working.join(&state) {
             self.copies.version += 1;
@@ -384,6 +301,14 @@ impl System {
             self.met.entry(from).or_insert(self.copies.version);
         }
         true
+    }
+
+    /// Changes the state by something that this store says of itself, if it is its node's newest.
+    fn attest(&mut self, change: impl FnOnce(&mut SystemState, Actor) -> bool) {
+        let working = &mut self.copies.working;
+        if working.incarnation(self.node) == Some(self.incarnation) && change(working, self.incarnation) {
+            self.copies.version += 1;
+        }
     }
 
     fn replaced(&mut self, incarnation: Actor) {
@@ -397,6 +322,7 @@ impl System {
         if let Some((_, state)) = self.copies.persisting.take_if(|(persisting, _)| *persisting == version) {
             self.copies.show(version, state);
             self.changes.stored(self.node, self.incarnation, &self.copies.durable);
+            self.intents.stored(self.node, self.incarnation, &self.copies.durable);
             out.push(SystemEffect::Changed);
             self.answer_waiting(out);
         }
@@ -420,11 +346,15 @@ impl System {
         while self.formation.advance(working, &self.peers, &mut self.rng)
             || (working.formed().is_some() && working.announce(self.node, self.incarnation))
             || working.rejoin(self.node, self.incarnation, self.met.keys().copied())
+            || working.unite()
+            || self.joining.advance(now, working, &self.peers)
             || self.changes.advance(now, working, &mut verdicts)
         {
             self.copies.version += 1;
         }
         out.extend(verdicts.into_iter().map(|(request, verdict)| SystemEffect::Verdict { request, verdict }));
+        let intended = self.intents.verdicts(now, &self.copies.working);
+        out.extend(intended.into_iter().map(|(request, result)| SystemEffect::Intended { request, result }));
         if !self.copies.is_settled() && self.copies.persisting.is_none() {
             let (version, state) = (self.copies.version, self.copies.working.clone());
             out.push(SystemEffect::Persist { version, state: state.encode().into() });

@@ -20,6 +20,7 @@ use crate::host::config::ServerConfig;
 use crate::host::limits::{DiskLimits, ServerLimits};
 use crate::host::secret::{ClusterSecret, ClusterSecrets, SECRET_BYTES, node_id};
 use crate::host::{RunningServer, Server, ServerFailure, StartError, bind};
+use crate::system::JoinMode;
 
 /// Some nodes in this process.
 #[derive(Debug)]
@@ -98,6 +99,7 @@ impl Cluster {
                 secrets: Some(secrets.clone()),
                 seeds: seeds.clone(),
                 expect: count,
+                join: JoinMode::Auto,
                 found_alone: count == 1,
                 advertise_peer: Vec::new(),
                 advertise_client: Vec::new(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{KeyspaceName, Place};
 use crate::causality::EncodedContext;
+use crate::cluster::{LayoutChange, Layouts};
 use crate::error::RequestError;
 use crate::id::{Actor, Class, ClusterId, KeyspaceId, LayoutId, NodeId, ViewId};
 use crate::member::Liveness;
@@ -109,6 +110,10 @@ pub enum ClientRequest {
     Status,
     /// What every node believes of every member, as far as they can be asked within the deadline. Answer: `MemberViews`.
     MemberViews,
+    /// Change who is to hold data. Answer: `Layouts`, once a majority stored the change.
+    ChangeLayout(LayoutChange),
+    /// The layouts, what is staged and how far the transition is. Answer: `Layouts`.
+    Layouts,
 }
 
 /// Read one object from `r` replicas.
@@ -204,6 +209,8 @@ pub enum ClientResponse {
     Status(Status),
     /// One per known member, in id order.
     MemberViews(Vec<MemberView>),
+    /// Who is to hold data, and how far that is.
+    Layouts(Layouts),
 }
 
 /// The answer to `Get`.

@@ -137,6 +137,12 @@ pub enum RequestError {
     /// they may. Nothing changed; try again later.
     #[error("too few replicas can be reached, and the nodes that could hold the write for them are full of hints")]
     HintsFull,
+    /// The layout may not be changed so, or not now. Nothing changed; the reason says what would have to be otherwise.
+    #[error("the layout stays as it is: {reason}")]
+    LayoutRefused {
+        /// Why.
+        reason: String,
+    },
     /// No protocol version in common, or another cluster. The connection ends.
     #[error("incompatible: {reason}")]
     Incompatible {
@@ -171,6 +177,7 @@ impl RequestError {
             Self::NotServing { .. } => "not_serving",
             Self::DiskFull => "disk_full",
             Self::HintsFull => "hints_full",
+            Self::LayoutRefused { .. } => "layout_refused",
             Self::Incompatible { .. } => "incompatible",
         }
     }

@@ -1,10 +1,13 @@
 //! Layouts: who is meant to hold data.
 //!
 //! Shape: an `Intent` says for every node its zone, weight and whether it is leaving; a `Layout` is a published intent plus
-//! each node's store incarnation as known when it was published. Placement is a pure function of the intent alone.
-//! Canonical bytes: version, then nodes in id order, then incarnations in node order, integers big-endian, texts with a
+//! each node's store as known when it was published. Placement is a pure function of the intent alone.
+//! Intents and layouts are joined: of what two say of a node, the higher revision counts, of two stores the later one. So
+//! whoever knows two layouts knows the one that is above both, and nothing is elected.
+//! Canonical bytes: version, then nodes in id order, then stores in node order, integers big-endian, texts with a
 //! length in front; a layout's id is the first 64 bits of their blake3.
-//! Source: DESIGN §5. Invariant: equal layouts have equal ids on every machine; an id is never taken from the wire.
+//! Source: DESIGN §5. Invariants: equal layouts have equal ids on every machine; an id is never taken from the wire; `join` is
+//! commutative, associative and idempotent.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +20,7 @@ use crate::id::{Actor, LayoutId, NodeId};
 pub enum NodeState {
     /// It holds its share.
     Active,
-    /// It gives its share away.
+    /// It gives its share away, or has given it away.
     Leaving,
 }
 
@@ -30,13 +33,26 @@ pub struct NodeRole {
     pub weight: u32,
     /// Whether it is to hold data.
     pub state: NodeState,
+    /// How often this was changed. Placement ignores it.
+    pub revision: u32,
 }
 
 impl NodeRole {
     /// An active node of ordinary weight.
     #[must_use]
     pub fn active(zone: impl Into<String>) -> Self {
-        Self { zone: zone.into(), weight: WEIGHT_DEFAULT, state: NodeState::Active }
+        Self { zone: zone.into(), weight: WEIGHT_DEFAULT, state: NodeState::Active, revision: 0 }
+    }
+
+    /// Whether both mean the same, whatever it was before.
+    #[must_use]
+    pub fn means(&self, other: &Self) -> bool {
+        (&self.zone, self.weight, self.state) == (&other.zone, other.weight, other.state)
+    }
+
+    /// What counts of two roles is the greater: by revision, then whoever leaves, then by weight and zone.
+    fn rank(&self) -> (u32, NodeState, u32, &str) {
+        (self.revision, self.state, self.weight, &self.zone)
     }
 }
 
@@ -59,24 +75,56 @@ impl Intent {
         let active = of(Some(NodeState::Active));
         if active.is_empty() { of(None) } else { active }
     }
+
+    /// What both mean.
+    #[must_use]
+    pub fn join(&self, other: &Self) -> Self {
+        let mut joined = self.clone();
+        for (node, role) in &other.nodes {
+            let known = joined.nodes.entry(*node).or_insert_with(|| role.clone());
+            if known.rank() < role.rank() {
+                *known = role.clone();
+            }
+        }
+        joined
+    }
 }
 
-/// A published intent and the store incarnations it was published with.
+/// Which store of a node: the later one replaced the earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StoreMark {
+    /// How many stores the node announced before it.
+    pub generation: u64,
+    /// The store. Orders two that were announced without knowing of each other.
+    pub incarnation: Actor,
+}
+
+impl StoreMark {
+    /// The store that a first layout names.
+    #[must_use]
+    pub const fn first(incarnation: Actor) -> Self {
+        Self { generation: 0, incarnation }
+    }
+}
+
+/// A published intent and the stores it was published with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "LayoutParts", into = "LayoutParts")]
 pub struct Layout {
     id: LayoutId,
     intent: Intent,
-    incarnations: BTreeMap<NodeId, Actor>,
+    stores: BTreeMap<NodeId, StoreMark>,
+    members: Vec<NodeId>,
 }
 
 impl Layout {
-    /// The layout of `intent`, naming these store incarnations.
+    /// The layout of `intent`, naming these stores.
     #[must_use]
-    pub fn new(intent: Intent, incarnations: BTreeMap<NodeId, Actor>) -> Self {
-        let hash = blake3::hash(&canonical_bytes(&intent, &incarnations));
+    pub fn new(intent: Intent, stores: BTreeMap<NodeId, StoreMark>) -> Self {
+        let hash = blake3::hash(&canonical_bytes(&intent, &stores));
         let id = LayoutId(u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")));
-        Self { id, intent, incarnations }
+        let members = intent.holders().into_iter().map(|(node, _)| node).collect();
+        Self { id, intent, stores, members }
     }
 
     /// The hash of the canonical bytes.
@@ -91,42 +139,71 @@ impl Layout {
         &self.intent
     }
 
-    /// Each node's store incarnation when the layout was published.
+    /// Each node's store when the layout was published.
     #[must_use]
-    pub const fn incarnations(&self) -> &BTreeMap<NodeId, Actor> {
-        &self.incarnations
+    pub const fn stores(&self) -> &BTreeMap<NodeId, StoreMark> {
+        &self.stores
     }
 
-    /// Whether the layout lists this node.
+    /// Whether the layout names this store of a node.
+    #[must_use]
+    pub fn names(&self, node: NodeId, store: StoreMark) -> bool {
+        self.stores.get(&node) == Some(&store)
+    }
+
+    /// Its members: the nodes that hold data under it, in id order.
+    #[must_use]
+    pub fn members(&self) -> &[NodeId] {
+        &self.members
+    }
+
+    /// Whether this node is a member.
     #[must_use]
     pub fn lists(&self, node: NodeId) -> bool {
-        self.intent.nodes.contains_key(&node)
+        self.members.binary_search(&node).is_ok()
     }
 
     /// How many members are more than half of them.
     #[must_use]
     pub fn majority(&self) -> usize {
-        self.intent.nodes.len() / 2 + 1
+        self.members.len() / 2 + 1
+    }
+
+    /// The layout above both.
+    #[must_use]
+    pub fn join(&self, other: &Self) -> Self {
+        let mut stores = self.stores.clone();
+        for (&node, &store) in &other.stores {
+            let known = stores.entry(node).or_insert(store);
+            *known = store.max(*known);
+        }
+        Self::new(self.intent.join(&other.intent), stores)
+    }
+
+    /// Whether `other` is this one, or comes after it.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.id == other.id || self.join(other).id == other.id
     }
 }
 
-/// A layout without its id: what travels, so that an id always fits its layout.
+/// What travels of a layout: id and members follow from it.
 #[derive(Serialize, Deserialize)]
-struct LayoutParts(Intent, BTreeMap<NodeId, Actor>);
+struct LayoutParts(Intent, BTreeMap<NodeId, StoreMark>);
 
 impl From<LayoutParts> for Layout {
-    fn from(LayoutParts(intent, incarnations): LayoutParts) -> Self {
-        Self::new(intent, incarnations)
+    fn from(LayoutParts(intent, stores): LayoutParts) -> Self {
+        Self::new(intent, stores)
     }
 }
 
 impl From<Layout> for LayoutParts {
     fn from(layout: Layout) -> Self {
-        Self(layout.intent, layout.incarnations)
+        Self(layout.intent, layout.stores)
     }
 }
 
-fn canonical_bytes(intent: &Intent, incarnations: &BTreeMap<NodeId, Actor>) -> Vec<u8> {
+fn canonical_bytes(intent: &Intent, stores: &BTreeMap<NodeId, StoreMark>) -> Vec<u8> {
     let mut out = vec![CANONICAL_VERSION];
     out.extend((intent.nodes.len() as u64).to_be_bytes());
     for (node, role) in &intent.nodes {
@@ -138,11 +215,13 @@ fn canonical_bytes(intent: &Intent, incarnations: &BTreeMap<NodeId, Actor>) -> V
             NodeState::Active => 0,
             NodeState::Leaving => 1,
         });
+        out.extend(role.revision.to_be_bytes());
     }
-    out.extend((incarnations.len() as u64).to_be_bytes());
-    for (node, incarnation) in incarnations {
+    out.extend((stores.len() as u64).to_be_bytes());
+    for (node, store) in stores {
         out.extend(node.0.to_be_bytes());
-        out.extend(incarnation.0.to_be_bytes());
+        out.extend(store.generation.to_be_bytes());
+        out.extend(store.incarnation.0.to_be_bytes());
     }
     out
 }
@@ -151,7 +230,7 @@ fn canonical_bytes(intent: &Intent, incarnations: &BTreeMap<NodeId, Actor>) -> V
 pub const ZONE_BYTES_MAX: usize = 64;
 /// The weight of a node nobody gave another: leaves room for finer steps below.
 pub const WEIGHT_DEFAULT: u32 = 100;
-const CANONICAL_VERSION: u8 = 1;
+const CANONICAL_VERSION: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -159,7 +238,7 @@ mod tests {
 
     fn layout(zones: [&str; 2], incarnation: u64) -> Layout {
         let nodes = zones.iter().zip(1..).map(|(&zone, id)| (NodeId(id), NodeRole::active(zone))).collect();
-        Layout::new(Intent { nodes }, BTreeMap::from([(NodeId(1), Actor(incarnation))]))
+        Layout::new(Intent { nodes }, BTreeMap::from([(NodeId(1), StoreMark::first(Actor(incarnation)))]))
     }
 
     #[test]
@@ -172,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_id_is_the_same_on_every_machine() {
-        assert_eq!(layout(["a", "b"], 7).id().to_string(), "81670d4b34a14b7c");
+        assert_eq!(layout(["a", "b"], 7).id().to_string(), "d35a2697a346fc44");
     }
 
     #[test]
@@ -182,5 +261,28 @@ mod tests {
         assert_eq!(intent.holders().iter().map(|h| h.0).collect::<Vec<_>>(), [NodeId(2)]);
         intent.nodes.get_mut(&NodeId(2)).unwrap().state = NodeState::Leaving;
         assert_eq!(intent.holders().len(), 2);
+    }
+
+    #[test]
+    fn a_join_keeps_what_was_said_last_of_every_node_and_the_later_store() {
+        let first = layout(["a", "b"], 1);
+        let mut leaving = first.intent().clone();
+        let role = leaving.nodes.get_mut(&NodeId(2)).unwrap();
+        (role.state, role.revision) = (NodeState::Leaving, 1);
+        let second = Layout::new(leaving, first.stores().clone());
+        let mut grown = first.intent().clone();
+        grown.nodes.insert(NodeId(3), NodeRole::active("c"));
+        let stores = BTreeMap::from([(NodeId(1), StoreMark { generation: 1, incarnation: Actor(9) })]);
+        let third = Layout::new(grown, stores);
+        let both = second.join(&third);
+        assert_eq!(both, third.join(&second));
+        assert_eq!(
+            (both.members(), both.names(NodeId(1), StoreMark { generation: 1, incarnation: Actor(9) })),
+            (&[NodeId(1), NodeId(3)][..], true)
+        );
+        assert!(
+            first.is_within(&second) && first.is_within(&third) && second.is_within(&both) && third.is_within(&both)
+        );
+        assert!(!second.is_within(&third) && !both.is_within(&third) && first.is_within(&first));
     }
 }

@@ -8,6 +8,7 @@
 pub mod address;
 pub mod causality;
 pub mod client;
+pub mod cluster;
 pub mod codec;
 pub mod error;
 pub mod frame;

@@ -12,6 +12,7 @@ use crate::causality::Context;
 use crate::client::MemberStatus;
 use crate::error::RequestError;
 use crate::id::{Actor, ClusterId, KeyspaceId, Lsn, NodeId, Partition, RefillCount, SystemId, ViewId};
+use crate::layout::StoreMark;
 use crate::member::{Member, StoreLease};
 use crate::object::{Digest, Operation};
 use crate::repair::{RepairAnswer, RepairAsk};
@@ -221,6 +222,14 @@ pub struct Custody {
     pub incarnation: Actor,
     /// How often that store lost the partition, or some of it, or gave it away and got it back.
     pub refill: RefillCount,
+}
+
+impl Custody {
+    /// The store alone.
+    #[must_use]
+    pub const fn store(&self) -> StoreMark {
+        StoreMark { generation: self.generation, incarnation: self.incarnation }
+    }
 }
 
 /// Why a replica did nothing.

@@ -1,4 +1,4 @@
-//! Keyspaces, routes and status.
+//! Keyspaces, layouts, routes and status.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::{
     ClientRequest, ClientResponse, KeyspaceChange, KeyspaceInfo, KeyspaceSpec, MemberView, Routes, Status,
 };
+use shoal_protocol::cluster::{LayoutChange, Layouts};
 use shoal_protocol::id::{Class, KeyspaceId};
 
 use super::Client;
@@ -87,6 +88,22 @@ impl Client {
         if let ClientResponse::MemberViews(views) = answer { Ok(views) } else { Err(not_a("list of member views")) }
     }
 
+    /// Who is to hold data, what is staged, and how far the transition is, as one node knows it.
+    ///
+    /// # Errors
+    /// No node answered.
+    pub async fn layouts(&self) -> Result<Layouts, Error> {
+        layouts(self.engine.question(ClientRequest::Layouts, Repeat::Reads).await?)
+    }
+
+    /// Changes who is to hold data. Done once a majority stored the change; data moves afterwards, see `layouts`.
+    ///
+    /// # Errors
+    /// `layout_refused`, `bad_request`, `unknown` (then look at `layouts`), or no node answered.
+    pub async fn change_layout(&self, change: LayoutChange) -> Result<Layouts, Error> {
+        layouts(self.engine.question(ClientRequest::ChangeLayout(change), Repeat::CountsAgain).await?)
+    }
+
     async fn administer(&self, request: ClientRequest, repeat: Repeat) -> Result<KeyspaceInfo, Error> {
         let info = keyspace(self.engine.question(request, repeat).await?)?;
         self.engine.forget_keyspace(&info.name);
@@ -132,6 +149,10 @@ impl Engine {
         let ask = Ask { request, repeat, partition: None, deadline, again: false };
         self.ask(session.grant(), ask).await.map_err(|failure| failure.into_error(None))
     }
+}
+
+fn layouts(response: ClientResponse) -> Result<Layouts, Error> {
+    if let ClientResponse::Layouts(layouts) = response { Ok(layouts) } else { Err(not_a("report on layouts")) }
 }
 
 fn keyspace(response: ClientResponse) -> Result<KeyspaceInfo, Error> {

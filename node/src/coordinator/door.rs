@@ -14,7 +14,8 @@ use shoal_protocol::object::{AuthorError, Object};
 use shoal_protocol::time::WallTime;
 
 use super::Surroundings;
-use crate::ring::Numbers;
+use super::quorum::Tally;
+use crate::ring::{Numbers, Rings};
 
 /// The keyspace of a request.
 pub(crate) fn keyspace<'a>(around: Surroundings<'a>, id: KeyspaceId) -> Result<&'a KeyspaceInfo, RequestError> {
@@ -46,14 +47,27 @@ pub(crate) fn place(info: &KeyspaceInfo, place: &Place) -> Result<Partition, Req
     }
 }
 
-/// How many replicas a request waits for, and whether that is fewer than its keyspace promises.
-pub(crate) fn quorum(asked: Option<u8>, standard: u8, numbers: Numbers) -> Result<(u8, bool), RequestError> {
-    match asked {
-        None => Ok((standard, false)),
-        Some(0) => Err(RequestError::BadRequest { reason: "r and w are at least 1".into() }),
-        Some(asked) if asked > numbers.n => Err(RequestError::TooFewNodes { asked, nodes: numbers.n }),
-        Some(asked) => Ok((asked, asked < standard)),
+/// The tally of a request for a partition: how many replicas of each active layout it waits for; and whether that is fewer
+/// than its keyspace promises. `standard` picks what it promises.
+pub(crate) fn quorum(
+    rings: &Rings,
+    partition: Partition,
+    asked: Option<u8>,
+    standard: impl Fn(Numbers) -> u8,
+) -> Result<(Tally, bool), RequestError> {
+    let (mut layouts, mut weak) = (Vec::new(), false);
+    for ring in rings.iter() {
+        let numbers = ring.numbers(partition.class);
+        let needed = match asked {
+            None => standard(numbers),
+            Some(0) => return Err(RequestError::BadRequest { reason: "r and w are at least 1".into() }),
+            Some(asked) if asked > numbers.n => return Err(RequestError::TooFewNodes { asked, nodes: numbers.n }),
+            Some(asked) => asked,
+        };
+        weak |= needed < standard(numbers);
+        layouts.push((ring.preference(partition).primaries.iter().copied().collect(), needed));
     }
+    Ok((Tally::new(layouts), weak))
 }
 
 /// Opens a context for `place`.

@@ -29,13 +29,23 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A tally over one layout's replicas.
-    pub(crate) fn new(members: impl IntoIterator<Item = NodeId>, needed: u8) -> Self {
-        Self {
-            layouts: vec![(members.into_iter().collect(), needed)],
-            answered: BTreeSet::new(),
-            lost: BTreeSet::new(),
-        }
+    /// A tally over the replicas of each layout, and how many of them it takes.
+    pub(crate) fn new(layouts: Vec<(BTreeSet<NodeId>, u8)>) -> Self {
+        Self { layouts, answered: BTreeSet::new(), lost: BTreeSet::new() }
+    }
+
+    /// How far nodes like these get: in the layout furthest from its quorum, how many there are and how many it takes.
+    pub(crate) fn reach(&self, is_one: impl Fn(&NodeId) -> bool) -> (u8, u8) {
+        let count = |members: &BTreeSet<NodeId>| members.iter().filter(|node| is_one(node)).count();
+        let reached = self.layouts.iter().map(|(members, needed)| (small(count(members)), *needed));
+        reached.max_by_key(|(found, needed)| needed.saturating_sub(*found)).unwrap_or((0, u8::MAX))
+    }
+
+    /// Whether another answer of `node` helps where nodes like these answer: some layout that lists it would lack some still.
+    pub(crate) fn lacks(&self, node: NodeId, is_coming: impl Fn(&NodeId) -> bool) -> bool {
+        self.layouts.iter().any(|(members, needed)| {
+            members.contains(&node) && members.iter().filter(|member| is_coming(member)).count() < usize::from(*needed)
+        })
     }
 
     /// `from` answered; a second answer of the same node changes nothing.
@@ -65,12 +75,12 @@ impl Tally {
 
     /// How many answered in the layout that is furthest from its quorum.
     pub(crate) fn answered_count(&self) -> u8 {
-        self.counts().map(|(answered, _, _)| answered).min().unwrap_or(0)
+        self.reach(|node| self.answered.contains(node)).0
     }
 
     /// How many that layout needs.
     pub(crate) fn needed(&self) -> u8 {
-        self.layouts.iter().map(|(_, needed)| *needed).max().unwrap_or(0)
+        self.reach(|node| self.answered.contains(node)).1
     }
 
     /// Where it stands.
@@ -86,7 +96,6 @@ impl Tally {
 
     /// Per layout: answered, answered or still possible, needed.
     fn counts(&self) -> impl Iterator<Item = (u8, u8, u8)> + '_ {
-        let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
         self.layouts.iter().map(move |(members, needed)| {
             let answered = members.iter().filter(|m| self.answered.contains(m)).count();
             let possible = members.iter().filter(|m| !self.lost.contains(m)).count();
@@ -95,15 +104,39 @@ impl Tally {
     }
 }
 
+fn small(count: usize) -> u8 {
+    u8::try_from(count).unwrap_or(u8::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
+    fn tally(members: impl IntoIterator<Item = u64>, needed: u8) -> Tally {
+        Tally::new(vec![(members.into_iter().map(NodeId).collect(), needed)])
+    }
+
+    #[test]
+    fn every_active_layout_needs_its_own_quorum() {
+        let layout = |members: [u64; 3]| (members.map(NodeId).into(), 2);
+        let mut tally = Tally::new(vec![layout([1, 2, 3]), layout([3, 4, 5])]);
+        tally.answer(NodeId(1));
+        tally.answer(NodeId(2));
+        assert_eq!((tally.verdict(), tally.answered_count(), tally.needed()), (Verdict::Pending, 0, 2));
+        let coming = |node: &NodeId| node.0 <= 3;
+        assert!(tally.lacks(NodeId(4), coming) && !tally.lacks(NodeId(1), coming));
+        tally.answer(NodeId(3));
+        tally.lose(NodeId(4));
+        assert_eq!(tally.verdict(), Verdict::Pending);
+        tally.answer(NodeId(5));
+        assert_eq!(tally.verdict(), Verdict::Reached);
+    }
+
     #[test]
     fn an_ack_counted_twice_is_one_ack() {
-        let mut tally = Tally::new([NodeId(1), NodeId(2), NodeId(3)], 2);
+        let mut tally = tally([1, 2, 3], 2);
         tally.answer(NodeId(1));
         tally.answer(NodeId(1));
         tally.answer(NodeId(9));
@@ -112,7 +145,7 @@ mod tests {
 
     #[test]
     fn an_answer_after_all_revives_a_lost_node() {
-        let mut tally = Tally::new([NodeId(1), NodeId(2)], 2);
+        let mut tally = tally([1, 2], 2);
         tally.lose(NodeId(2));
         assert_eq!(tally.verdict(), Verdict::Impossible);
         tally.answer(NodeId(2));
@@ -121,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_revoked_answer_is_lost() {
-        let mut tally = Tally::new([NodeId(1), NodeId(2), NodeId(3)], 2);
+        let mut tally = tally([1, 2, 3], 2);
         tally.answer(NodeId(1));
         tally.answer(NodeId(2));
         tally.revoke(NodeId(1));
@@ -136,7 +169,7 @@ mod tests {
         fn the_tally_agrees_with_a_naive_count(
             n in 1u64..6, needed in 1u8..6, events in prop::collection::vec((0u64..7, any::<bool>()), 0..20)
         ) {
-            let mut tally = Tally::new((0..n).map(NodeId), needed);
+            let mut tally = tally(0..n, needed);
             let (mut yes, mut no) = (vec![false; 7], vec![false; 7]);
             for (node, answered) in events {
                 if answered { tally.answer(NodeId(node)); yes[node as usize] = true; }

@@ -46,16 +46,14 @@ impl Read {
     pub(crate) fn new(around: Surroundings<'_>, get: Get) -> Result<Self, RequestError> {
         let info = door::keyspace(around, get.place.keyspace)?;
         let partition = door::place(info, &get.place)?;
-        let numbers = around.ring.numbers(info.spec.class);
-        let (needed, weak) = door::quorum(get.r, numbers.r, numbers)?;
+        let (mut tally, weak) = door::quorum(around.rings, partition, get.r, |numbers| numbers.r)?;
         let min_ctx = get.min_ctx.map(|context| door::open(around, &get.place, &context)).transpose()?;
-        let primaries = around.ring.preference(partition).primaries.clone();
+        let primaries = around.rings.owners(partition);
         let is_catching_up = |node: &&NodeId| around.replaced.contains_key(*node);
-        let alive = primaries.iter().filter(|node| around.alive.contains(node) && !is_catching_up(node)).count();
-        if alive < usize::from(needed) {
-            return Err(RequestError::Unavailable { replied: u8::try_from(alive).unwrap_or(u8::MAX), needed });
+        let (replied, needed) = tally.reach(|node| around.alive.contains(node) && !is_catching_up(&node));
+        if replied < needed {
+            return Err(RequestError::Unavailable { replied, needed });
         }
-        let mut tally = Tally::new(primaries.iter().copied(), needed);
         primaries.iter().filter(is_catching_up).for_each(|node| tally.lose(*node));
         Ok(Self {
             conflict: info.spec.conflict,
@@ -269,20 +267,35 @@ impl Read {
 
     /// Asks as many as the quorum still lacks.
     fn ask_enough(&mut self, cx: &mut Cx<'_>) {
-        let needed = usize::from(self.tally.needed());
-        while self.replies.len() + self.waiting.len() + self.behind.len() < needed && self.ask_next(cx) {}
+        loop {
+            let Self { replies, waiting, behind, .. } = &*self;
+            let is_coming =
+                |node: &NodeId| replies.contains_key(node) || waiting.contains_key(node) || behind.contains(node);
+            let helps = |node: &NodeId| self.tally.lacks(*node, is_coming);
+            let Some(at) = self.candidates.iter().position(helps) else { return };
+            let node = self.candidates.remove(at);
+            self.ask_if_alive(cx, node);
+        }
     }
 
     fn ask_next(&mut self, cx: &mut Cx<'_>) -> bool {
         while !self.candidates.is_empty() {
             let node = self.candidates.remove(0);
-            if cx.around.alive.contains(&node) {
-                self.ask(cx, node);
+            if self.ask_if_alive(cx, node) {
                 return true;
             }
-            self.tally.lose(node);
         }
         false
+    }
+
+    fn ask_if_alive(&mut self, cx: &mut Cx<'_>, node: NodeId) -> bool {
+        let is_alive = cx.around.alive.contains(&node);
+        if is_alive {
+            self.ask(cx, node);
+        } else {
+            self.tally.lose(node);
+        }
+        is_alive
     }
 
     fn ask(&mut self, cx: &mut Cx<'_>, node: NodeId) {

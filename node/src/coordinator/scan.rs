@@ -17,6 +17,7 @@ use shoal_protocol::id::{NodeId, PARTITIONS_COUNT, Partition};
 use shoal_protocol::object::{Conflict, Object, View};
 use shoal_protocol::peer::{ApplyCause, PeerRequest, PeerResponse, PeerScan, Refusal};
 
+use super::quorum::Tally;
 use super::{Cx, Step, Surroundings, door};
 
 type Position = (Bytes, Bytes);
@@ -27,7 +28,8 @@ pub(crate) struct ScanPages {
     scan: client::Scan,
     partition: Partition,
     conflict: Conflict,
-    needed: usize,
+    /// Whose slices it takes.
+    tally: Tally,
     candidates: Vec<NodeId>,
     feeds: BTreeMap<NodeId, Feed>,
     /// The last row looked at; the page goes on behind it.
@@ -76,15 +78,14 @@ impl ScanPages {
                 Err(_) => return bad("the cursor is damaged"),
             },
         };
-        let numbers = around.ring.numbers(info.spec.class);
-        let (needed, _) = door::quorum(scan.r, numbers.r, numbers)?;
-        let mut candidates = around.ring.preference(partition).primaries.clone();
+        let (tally, _) = door::quorum(around.rings, partition, scan.r, |numbers| numbers.r)?;
+        let mut candidates = around.rings.owners(partition);
         candidates.retain(|node| !around.replaced.contains_key(node));
         candidates.sort_by_key(|node| (around.suspects.contains(node), *node != around.me));
         Ok(Self {
             partition,
             conflict: info.spec.conflict,
-            needed: usize::from(needed),
+            tally,
             candidates,
             feeds: BTreeMap::new(),
             position,
@@ -158,7 +159,7 @@ impl ScanPages {
         if self.answered {
             return Step::Pending;
         }
-        while self.feeds.len() < self.needed {
+        while self.is_short() {
             let Some(node) = self.next_candidate(cx) else {
                 if self.feeds.is_empty() {
                     return self.unavailable();
@@ -189,14 +190,19 @@ impl ScanPages {
             || self.bytes >= PAGE_BYTES_MAX
     }
 
+    /// Whether some layout lacks feeds for its quorum.
+    fn is_short(&self) -> bool {
+        let (feeds, needed) = self.tally.reach(|node| self.feeds.contains_key(node));
+        feeds < needed
+    }
+
     fn next_candidate(&mut self, cx: &Cx<'_>) -> Option<NodeId> {
-        while !self.candidates.is_empty() {
-            let node = self.candidates.remove(0);
-            if cx.around.alive.contains(&node) {
-                return Some(node);
-            }
-        }
-        None
+        let helps = |node: &NodeId| {
+            let is_coming = |coming: &NodeId| self.feeds.contains_key(coming);
+            cx.around.alive.contains(node) && self.tally.lacks(*node, is_coming)
+        };
+        let next = self.candidates.iter().position(helps)?;
+        Some(self.candidates.remove(next))
     }
 
     fn ask(&mut self, cx: &mut Cx<'_>, nodes: &[NodeId]) {
@@ -286,9 +292,9 @@ impl ScanPages {
 
     fn unavailable(&mut self) -> Step {
         self.answered = true;
-        let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
-        let replied = small(self.feeds.values().filter(|feed| !feed.waiting).count());
-        Step::Answer(Err(RequestError::Unavailable { replied, needed: small(self.needed) }))
+        let has_answered = |node: &NodeId| self.feeds.get(node).is_some_and(|feed| !feed.waiting);
+        let (replied, needed) = self.tally.reach(has_answered);
+        Step::Answer(Err(RequestError::Unavailable { replied, needed }))
     }
 }
 

@@ -4,7 +4,7 @@ use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::causality::{Context, ContextKey, Dot, EncodedContext};
 use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
 use shoal_protocol::id::{Class, Lsn, RefillCount};
-use shoal_protocol::layout::{Intent, Layout, NodeRole};
+use shoal_protocol::layout::{Intent, Layout, NodeRole, StoreMark};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
 use shoal_protocol::repair::RepairAsk;
@@ -15,7 +15,7 @@ use super::*;
 /// A coordinator on node 1 of three, and what it said.
 struct Scene {
     coordinator: Coordinator<u8>,
-    ring: Ring,
+    rings: Rings,
     alive: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
     replaced: BTreeMap<NodeId, Custody>,
@@ -30,7 +30,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let nodes = (1..=3).map(|n| (NodeId(n), NodeRole::active("z"))).collect();
-        let incarnations = (1..=3).map(|n| (NodeId(n), Actor::incarnation(n))).collect();
+        let stores = (1..=3).map(|n| (NodeId(n), StoreMark::first(Actor::incarnation(n)))).collect();
         let spec = KeyspaceSpec {
             class: CLASS,
             layout: KeyspaceLayout::Collection,
@@ -41,7 +41,7 @@ impl Scene {
         let info = KeyspaceInfo { id: KeyspaceId(7), name: KeyspaceName::new("app").unwrap(), spec };
         Self {
             coordinator: Coordinator::new(0),
-            ring: Ring::new(Layout::new(Intent { nodes }, incarnations)),
+            rings: Rings::new(&[Layout::new(Intent { nodes }, stores)], None).unwrap(),
             alive: (1..=3).map(NodeId).collect(),
             suspects: BTreeSet::new(),
             replaced: BTreeMap::new(),
@@ -58,7 +58,7 @@ impl Scene {
         let around = Surroundings {
             now: self.now,
             me: NodeId(1),
-            ring: &self.ring,
+            rings: &self.rings,
             alive: &self.alive,
             suspects: &self.suspects,
             replaced: &self.replaced,
@@ -400,9 +400,9 @@ fn bad_contexts_and_forged_deltas_stop_at_the_door() {
 /// Node 1 of `count` in one zone, of which three hold each key.
 fn scene_of(count: u64, quorum: QuorumMode) -> Scene {
     let nodes = (1..=count).map(|n| (NodeId(n), NodeRole::active("z"))).collect();
-    let incarnations = (1..=count).map(|n| (NodeId(n), Actor::incarnation(n))).collect();
+    let stores = (1..=count).map(|n| (NodeId(n), StoreMark::first(Actor::incarnation(n)))).collect();
     let mut scene = Scene::new();
-    scene.ring = Ring::new(Layout::new(Intent { nodes }, incarnations));
+    scene.rings = Rings::new(&[Layout::new(Intent { nodes }, stores)], None).unwrap();
     scene.alive = (1..=count).map(NodeId).collect();
     scene.keyspaces.values_mut().for_each(|info| info.spec.quorum = quorum);
     scene
@@ -411,7 +411,7 @@ fn scene_of(count: u64, quorum: QuorumMode) -> Scene {
 impl Scene {
     /// The primaries of the key, then the fallbacks.
     fn preference(&self) -> (Vec<u64>, Vec<u64>) {
-        let list = self.ring.preference(place().partition(CLASS));
+        let list = self.rings.target().preference(place().partition(CLASS));
         let numbers = |nodes: &[NodeId]| -> Vec<u64> { nodes.iter().map(|node| node.0).collect() };
         let mut primaries = numbers(&list.primaries);
         // This node's door is the first.

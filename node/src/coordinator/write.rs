@@ -104,10 +104,8 @@ impl Write {
         entry: Entry,
     ) -> Result<Self, RequestError> {
         let partition = door::place(info, &place)?;
-        let numbers = around.ring.numbers(info.spec.class);
-        let (needed, weak) = door::quorum(wanted.w, numbers.w, numbers)?;
-        let preference = around.ring.preference(partition);
-        let primaries = preference.primaries.clone();
+        let (tally, weak) = door::quorum(around.rings, partition, wanted.w, |numbers| numbers.w)?;
+        let primaries = around.rings.owners(partition);
         let mut candidates: Vec<NodeId> =
             primaries.iter().copied().filter(|node| around.alive.contains(node)).collect();
         // A replica that is catching up cannot check what it has lost: its door is the last.
@@ -116,17 +114,19 @@ impl Write {
         let stand_ins = match wanted.quorum.unwrap_or(info.spec.quorum) {
             QuorumMode::Strict => StandIns::default(),
             QuorumMode::Sloppy => {
-                StandIns::new(preference.fallbacks.iter().copied().filter(|node| around.alive.contains(node)))
+                let can_be_asked = |node: &NodeId| around.alive.contains(node) && !primaries.contains(node);
+                let fallbacks = &around.rings.target().preference(partition).fallbacks;
+                StandIns::new(fallbacks.iter().copied().filter(can_be_asked))
             }
         };
+        let (replied, needed) = tally.reach(|node| around.alive.contains(node));
         // Only a primary mints.
         let nobody_mints = matches!(entry, Entry::Mint { .. }) && candidates.is_empty();
-        if candidates.len() + stand_ins.left() < usize::from(needed) || nobody_mints {
-            let replied = u8::try_from(candidates.len()).unwrap_or(u8::MAX);
+        if usize::from(replied) + stand_ins.left() < usize::from(needed) || nobody_mints {
             return Err(RequestError::Unavailable { replied, needed });
         }
         Ok(Self {
-            tally: Tally::new(primaries.iter().copied(), needed),
+            tally,
             others: primaries.iter().copied().collect(),
             primaries,
             stand_ins,

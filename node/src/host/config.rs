@@ -17,6 +17,7 @@ use super::limits::{LimitSettings, ServerLimits};
 use super::peers::ADDRESSES_COUNT_MAX;
 use super::secret::{ClusterSecrets, SecretError};
 pub use crate::storage::CELLS_COUNT_MAX;
+use crate::system::JoinMode;
 
 /// One layer of settings: what it does not name comes from the next layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,10 @@ pub struct Settings {
     /// Nodes to wait for before the cluster is formed [default: 3].
     #[cfg_attr(feature = "cli", arg(long, value_name = "COUNT"))]
     pub expect: Option<u16>,
+    /// What happens when a node comes that is no member: `auto` makes it one, `manual` waits for `shoal cluster commit`
+    /// [default: auto].
+    #[cfg_attr(feature = "cli", arg(long, value_name = "MODE"))]
+    pub join: Option<JoinMode>,
     /// `host:port` under which other nodes reach this one [default: the listen address].
     #[cfg_attr(feature = "cli", arg(long, value_name = "HOST:PORT", value_delimiter = ','))]
     pub advertise_peer: Option<Vec<String>>,
@@ -116,6 +121,7 @@ impl Settings {
             "SHOAL_SECRET_FILE" => self.secret_file = Some(value.into()),
             "SHOAL_SEEDS" => self.seeds = Some(list()),
             "SHOAL_EXPECT" => self.expect = Some(parse(name, &value)?),
+            "SHOAL_JOIN" => self.join = Some(parse(name, &value)?),
             "SHOAL_ADVERTISE_PEER" => self.advertise_peer = Some(list()),
             "SHOAL_ADVERTISE_CLIENT" => self.advertise_client = Some(list()),
             "SHOAL_STORES" => self.stores = Some(parse(name, &value)?),
@@ -144,6 +150,7 @@ impl Settings {
             secret_file,
             seeds: self.seeds.or(lower.seeds),
             expect: self.expect.or(lower.expect),
+            join: self.join.or(lower.join),
             advertise_peer: self.advertise_peer.or(lower.advertise_peer),
             advertise_client: self.advertise_client.or(lower.advertise_client),
             stores: self.stores.or(lower.stores),
@@ -180,6 +187,7 @@ impl Settings {
             secrets,
             seeds: self.seeds.unwrap_or_default(),
             expect: self.expect.unwrap_or(EXPECT_DEFAULT),
+            join: self.join.unwrap_or_default(),
             found_alone: self.found_alone,
             advertise_peer: self.advertise_peer.unwrap_or_default(),
             advertise_client: self.advertise_client.unwrap_or_default(),
@@ -214,6 +222,8 @@ pub struct ServerConfig {
     pub seeds: Vec<String>,
     /// Nodes to see before a first layout is proposed.
     pub expect: u16,
+    /// What happens when a node comes that is no member.
+    pub join: JoinMode,
     /// Found a cluster of this node alone.
     pub found_alone: bool,
     /// `host:port` for nodes; empty = the address listened on.
@@ -291,6 +301,7 @@ impl fmt::Display for Shown<'_> {
             cluster_id: config.cluster_id.map(|id| id.to_string()),
             seeds: Some(config.seeds.clone()),
             expect: Some(config.expect),
+            join: Some(config.join),
             advertise_peer: Some(config.advertise_peer.clone()),
             advertise_client: Some(config.advertise_client.clone()),
             stores: config.stores,

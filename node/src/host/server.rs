@@ -355,6 +355,7 @@ fn node_config(
         advertise_client,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         expect: config.expect.into(),
+        join: config.join,
         seeds: config.seeds,
         found_alone: config.found_alone,
         boot_nonce,

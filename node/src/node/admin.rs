@@ -28,6 +28,8 @@ impl Node {
             | ClientRequest::ListKeyspaces
             | ClientRequest::Routes { .. }
             | ClientRequest::MemberViews
+            | ClientRequest::ChangeLayout(_)
+            | ClientRequest::Layouts
             | ClientRequest::Status => {
                 clients::answer(tag, Err(RequestError::BadRequest { reason: "not administration".into() }), out);
                 return;

@@ -84,6 +84,8 @@ impl Node {
             }
             ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status(now.instant))), out),
             ClientRequest::MemberViews => self.gather_views(now, (tag, deadline), out),
+            ClientRequest::Layouts => answer(tag, Ok(ClientResponse::Layouts(self.layouts_report())), out),
+            ClientRequest::ChangeLayout(change) => self.change_layout(now, (tag, deadline), change, out),
             ClientRequest::Routes { class } => answer(tag, self.routes(class).map(ClientResponse::Routes), out),
             ClientRequest::ShowKeyspace { name } => {
                 let found = self.system.keyspace_by_name(&name);
@@ -104,7 +106,7 @@ impl Node {
         if matches!(request, ClientRequest::Status) {
             return None;
         }
-        if self.ring.is_none() && !matches!(request, ClientRequest::MemberViews) {
+        if self.rings.is_none() && !matches!(request, ClientRequest::MemberViews) {
             return Some(self.not_serving());
         }
         let writes = matches!(request, ClientRequest::Write(_) | ClientRequest::Operate(_) | ClientRequest::Batch(_));

@@ -6,6 +6,7 @@ use shoal_protocol::object::Limits;
 
 use crate::repair::HandoffLimits;
 use crate::storage::Budget;
+use crate::system::JoinMode;
 
 /// Who this node is and whom it expects.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct NodeConfig {
     pub seeds: Vec<String>,
     /// Whether it may found a cluster alone. An explicit act, never a default.
     pub found_alone: bool,
+    /// What it does with nodes that no layout lists.
+    pub join: JoinMode,
     /// Random per process start.
     pub boot_nonce: u64,
     /// Reads how many allocations this process has made, where the host can tell: a figure of the status, nothing more.

@@ -1,9 +1,9 @@
 //! Under what this node holds its data, and what it may do while its store is not the one its layout named.
 //!
-//! A member is synced from the start only if the layout names its store. With any other store (a wiped or restored
-//! directory, a log that lost acknowledged writes) it is *catching up*: it stores and acknowledges, once it exchanged views
-//! with enough other holders of the partition, and refuses to read, mint or scan: it never calls absent what it has lost.
-//! It stays so until the repair room pulls what is missing. Source: DESIGN §4 (Actors, Binding), §5 (Views, Catching up).
+//! A member is synced from the start only if every layout that lists it names its store. With any other store (a wiped or
+//! restored directory, a log that lost acknowledged writes) it is *catching up*: it stores and acknowledges, once it exchanged
+//! views with enough other holders of the partition, and refuses to read, mint or scan: it never calls absent what it has lost.
+//! It stays so until it has pulled what is missing (`transition`). Source: DESIGN §4 (Actors, Binding), §5 (Views, Catching up).
 //! Nothing at all is served by a process whose leases nobody confirmed yet: its directory may be an older copy.
 //! Invariant: an ack says what is known when it leaves, so whoever was taught in between of a replaced holder says so.
 
@@ -16,19 +16,33 @@ use shoal_protocol::peer::{Applied, Custody, PeerRequest, PeerResponse, Refusal}
 use shoal_protocol::time::Now;
 
 use super::{Effect, Node};
+use crate::ring::Ring;
 use crate::storage::{CellId, CellPlace, data_partition};
 use crate::system::SystemInput;
 
 impl Node {
-    /// Whether this node's home store is the one its layout named, and no other of its stores lost anything.
+    /// Whether this node's home store is the one that every active layout names which lists the node, or has caught up; and no
+    /// other of its stores lost anything.
     pub(super) fn is_synced(&self) -> bool {
-        self.renewing.is_empty() && self.system.custody().is_some_and(|custody| custody.generation == 0)
+        let (Some(rings), Some(custody)) = (&self.rings, self.system.custody()) else { return false };
+        let (me, store) = (self.config.node, custody.store());
+        let has_all = |ring: &Ring| {
+            let layout = ring.layout();
+            !layout.lists(me) || layout.names(me, store) || self.transition.has_caught_up(layout.id())
+        };
+        self.renewing.is_empty() && rings.iter().all(has_all)
     }
 
-    /// Whether a data request for a partition held here may be served.
-    pub(super) fn check_custody(&self, partition: Partition, request: &PeerRequest) -> Result<(), Refusal> {
+    /// Whether a data request for a partition held here may be served. What comes for the sake of repair is stored in any case.
+    pub(super) fn check_custody(
+        &self,
+        partition: Partition,
+        (request, is_repair): (&PeerRequest, bool),
+    ) -> Result<(), Refusal> {
         let may_be_served = match request {
-            PeerRequest::Apply { .. } | PeerRequest::Admit { .. } => self.is_synced() || self.has_met_enough(partition),
+            PeerRequest::Apply { .. } | PeerRequest::Admit { .. } => {
+                is_repair || self.is_synced() || self.has_met_owners(partition)
+            }
             PeerRequest::Get { .. }
             | PeerRequest::Scan(_)
             | PeerRequest::Mint { .. }
@@ -41,15 +55,21 @@ impl Node {
         if may_be_served && self.leases.is_proven() { Ok(()) } else { Err(Refusal::NotSynced) }
     }
 
+    /// Whether this store has met enough other holders under every active layout that lists it for a partition.
+    fn has_met_owners(&self, partition: Partition) -> bool {
+        let Some(rings) = &self.rings else { return false };
+        let mut lists_me = rings.iter().filter(|ring| ring.preference(partition).is_primary(self.config.node));
+        self.renewing.is_empty()
+            && self.system.custody().is_some()
+            && lists_me.all(|ring| self.has_met_enough(ring, partition))
+    }
+
     /// Whether this store and N - W + 1 other holders know each other's views: any holder that was replaced since, or that
     /// an earlier ack names, is then known to one of them. With W = 1 there are not so many: all others.
-    fn has_met_enough(&self, partition: Partition) -> bool {
-        let Some(ring) = &self.ring else { return false };
-        let others = self.co_owners(partition);
-        let met = others.filter(|node| self.system.has_met(*node)).count();
-        let numbers = ring.numbers(partition.class);
-        let needed = usize::from(numbers.n - numbers.w + 1).min(usize::from(numbers.n.saturating_sub(1)));
-        self.renewing.is_empty() && self.system.custody().is_some() && met >= needed
+    pub(super) fn has_met_enough(&self, ring: &Ring, partition: Partition) -> bool {
+        let others = ring.preference(partition).primaries.iter().filter(|node| **node != self.config.node);
+        let met = others.filter(|node| self.system.has_met(**node)).count();
+        met >= ring.numbers(partition.class).pulls_of_others()
     }
 
     /// The acknowledgement of a delta that is synced here.
@@ -77,8 +97,8 @@ impl Node {
     }
 
     fn co_owners(&self, partition: Partition) -> impl Iterator<Item = NodeId> {
-        let primaries = self.ring.iter().flat_map(move |ring| &ring.preference(partition).primaries);
-        primaries.copied().filter(|node| *node != self.config.node)
+        let owners = self.rings.iter().flat_map(move |rings| rings.owners(partition));
+        owners.filter(|node| *node != self.config.node)
     }
 
     /// Acknowledged writes are lost in a cell: what its store minted before must not be gone on with (DESIGN §4, Actors).

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use shoal_protocol::client::ClientResponse;
 use shoal_protocol::id::{NodeId, RequestId};
 use shoal_protocol::object::Conflict;
 use shoal_protocol::peer::{PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
 use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
-use crate::ring::Ring;
+use crate::ring::Rings;
 use crate::storage::{CellId, PersistTicket};
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
 
@@ -126,7 +127,13 @@ impl Node {
                 SystemEffect::Changed => self.system_changed(now, out),
                 SystemEffect::Verdict { request, verdict } => {
                     if let Some(tag) = self.system_calls.changes.remove(&request) {
-                        clients::answer(tag, verdict.map(shoal_protocol::client::ClientResponse::Keyspace), out);
+                        clients::answer(tag, verdict.map(ClientResponse::Keyspace), out);
+                    }
+                }
+                SystemEffect::Intended { request, result } => {
+                    if let Some(tag) = self.system_calls.changes.remove(&request) {
+                        let layouts = result.map(|()| ClientResponse::Layouts(self.layouts_report()));
+                        clients::answer(tag, layouts, out);
                     }
                 }
                 SystemEffect::Distrust { node, error } => {
@@ -159,15 +166,17 @@ impl Node {
 
     /// Takes over what derives from the durable system state.
     pub(super) fn system_changed(&mut self, now: Now, out: &mut Vec<Effect>) {
-        if let Some(layout) = self.system.formed()
-            && self.ring.as_ref().is_none_or(|ring| ring.layout().id() != layout.id())
+        self.replaced = self.system.state().replaced();
+        let layouts = self.system.layouts();
+        if self.rings.as_ref().is_none_or(|rings| !rings.are_of(layouts))
+            && let Some(rings) = Rings::new(layouts, self.rings.as_ref())
         {
-            tracing::info!(layout = %layout.id(), "serving under this layout");
-            self.ring = Some(Ring::new(layout.clone()));
+            let target = rings.target().layout().id();
+            tracing::info!(layout = %target, older = rings.older().len(), "serving under these layouts");
+            self.rings = Some(rings);
             self.describe(now, out);
             self.confirm_leases(now, out);
         }
-        self.replaced = self.system.state().replaced();
         let keyspaces = self.system.keyspaces().values();
         let lww: BTreeSet<_> =
             keyspaces.filter(|info| info.spec.conflict == Conflict::Lww).map(|info| info.id).collect();
@@ -180,6 +189,12 @@ impl Node {
             }
             out.extend(effects.into_iter().map(|effect| Effect::Store { cell, effect }));
         }
+        // Somebody was told that this node's data is gone for ever, and others hold it in its place by now.
+        if self.system.state().is_given_up(self.config.node) && self.renewing.is_empty() {
+            tracing::error!("this node was removed for good: it goes on as a new one");
+            self.begin_incarnation(CellId::HOME, out);
+        }
+        self.advance_transition(now, out);
     }
 }
 

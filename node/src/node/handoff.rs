@@ -58,7 +58,7 @@ impl Node {
         now: Now,
         (target, partition, after): (NodeId, Partition, Lsn),
     ) -> PeerResponse {
-        let holds = |node| self.ring.as_ref().is_some_and(|ring| ring.preference(partition).is_primary(node));
+        let holds = |node| self.rings.as_ref().is_some_and(|rings| rings.is_owner(node, partition));
         if !holds(self.config.node) || !holds(target) {
             return PeerResponse::Refused(Refusal::NotReplica);
         }
@@ -222,9 +222,9 @@ impl Node {
     /// Does what is due, and finds out who can be reached now.
     pub(super) fn advance_handoff(&mut self, now: Now, out: &mut Vec<Effect>) {
         let mut reachable = self.alive.clone();
-        if let Some(ring) = &self.ring {
+        if let Some(rings) = &self.rings {
             // Who is in no layout any more will not come back for it: others hold its partitions.
-            reachable.extend(self.handoff.hint_targets().into_iter().filter(|node| !ring.layout().lists(*node)));
+            reachable.extend(self.handoff.hint_targets().into_iter().filter(|node| !rings.lists(*node)));
         }
         self.handoff.reach(now.instant, reachable);
         let mut effects = Vec::new();
@@ -334,10 +334,11 @@ impl Node {
 
     /// Who is to have what was kept for a node: itself, or whoever holds the partition by now.
     fn receivers(&self, target: NodeId, partition: Partition) -> Vec<NodeId> {
-        match self.ring.as_ref().map(|ring| &ring.preference(partition).primaries) {
-            Some(primaries) if primaries.contains(&target) => vec![target],
-            Some(primaries) => primaries.clone(),
-            None => Vec::new(),
+        let Some(rings) = &self.rings else { return Vec::new() };
+        if rings.is_owner(target, partition) {
+            vec![target]
+        } else {
+            rings.target().preference(partition).primaries.clone()
         }
     }
 
@@ -367,7 +368,7 @@ impl Node {
         };
         if to == self.config.node {
             let deadline = now.instant + GIVE_DEADLINE;
-            work.extend(self.serve(now, Asker::Handoff(id), (deadline, request)));
+            work.extend(self.serve(now, Asker::Handoff(id), (deadline, request, true)));
             return;
         }
         let request_id = self.system_calls.fresh();

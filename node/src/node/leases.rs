@@ -207,7 +207,7 @@ impl Node {
 
     /// Asks the layout's members to confirm this node's leases: those that were not asked yet, or not about these.
     pub(super) fn confirm_leases(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(layout) = self.ring.as_ref().map(|ring| ring.layout()) else { return };
+        let Some(layout) = self.rings.as_ref().map(|rings| rings.target().layout()) else { return };
         let cells = self.cells.iter().filter_map(|(cell, replica)| Some((cell, replica.store().lease_to_confirm()?)));
         let stores: BTreeMap<CellId, StoreLease> = cells.collect();
         if stores.is_empty() || !self.renewing.is_empty() {
@@ -216,7 +216,7 @@ impl Node {
             return;
         }
         let me = self.config.node;
-        let members: Vec<NodeId> = layout.intent().nodes.keys().copied().filter(|node| *node != me).collect();
+        let members: Vec<NodeId> = layout.members().iter().copied().filter(|node| *node != me).collect();
         let question = self.leases.question.take().filter(|question| question.stores == stores);
         let mut question = question.unwrap_or_else(|| Question {
             stores,
@@ -297,7 +297,7 @@ impl Node {
     }
 
     fn count_confirmations(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let Some(layout) = self.ring.as_ref().map(|ring| ring.layout()) else { return };
+        let Some(layout) = self.rings.as_ref().map(|rings| rings.target().layout()) else { return };
         let Some(question) = &mut self.leases.question else { return };
         let confirmed = question.confirmed_by.iter().filter(|node| layout.lists(**node)).count();
         // Whoever can be asked is heard, or had time enough: one that has seen more need not be among the first.

@@ -18,7 +18,7 @@ use shoal_protocol::peer::{PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use super::{ClientTag, Effect, Node, clients};
-use crate::ring::Ring;
+use crate::ring::{Ring, Rings};
 use crate::system::SystemInput;
 
 /// A client's request as it came.
@@ -95,6 +95,8 @@ impl Node {
             | ClientRequest::ListKeyspaces
             | ClientRequest::Routes { .. }
             | ClientRequest::MemberViews
+            | ClientRequest::ChangeLayout(_)
+            | ClientRequest::Layouts
             | ClientRequest::Status => false,
         }
     }
@@ -169,10 +171,15 @@ impl Node {
     /// How many members were heard that cannot have lost what they held, and how many it takes.
     fn heard(&self, lookup: &Lookup) -> (u8, u8) {
         let small = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
-        let Some(layout) = self.ring.as_ref().map(Ring::layout) else { return (0, u8::MAX) };
-        let counts = |node: &&NodeId| layout.lists(**node) && !self.replaced.contains_key(*node);
-        let needed = if names(&lookup.asked.request) { layout.majority() } else { layout.intent().nodes.len() };
-        (small(lookup.heard.iter().filter(counts).count()), small(needed))
+        let count = |ring: &Ring| {
+            let layout = ring.layout();
+            let counts = |node: &&NodeId| layout.lists(**node) && !self.replaced.contains_key(*node);
+            let needed = if names(&lookup.asked.request) { layout.majority() } else { layout.members().len() };
+            (lookup.heard.iter().filter(counts).count(), needed)
+        };
+        let missing = |(heard, needed): &(usize, usize)| needed.saturating_sub(*heard);
+        let furthest = self.rings.iter().flat_map(Rings::iter).map(count).max_by_key(missing);
+        furthest.map_or((0, u8::MAX), |(heard, needed)| (small(heard), small(needed)))
     }
 }
 
@@ -191,6 +198,8 @@ fn names(request: &ClientRequest) -> bool {
         | ClientRequest::ListKeyspaces
         | ClientRequest::Routes { .. }
         | ClientRequest::MemberViews
+        | ClientRequest::ChangeLayout(_)
+        | ClientRequest::Layouts
         | ClientRequest::Status => false,
     }
 }

@@ -66,8 +66,8 @@ impl Node {
 
     /// What this node says of itself.
     pub(super) fn own_member(&self) -> Member {
-        let layouts = self.system.formed().map(|layout| layout.id());
-        self.config.member(self.cells.leases(), layouts.into_iter().collect())
+        let layouts = self.system.layouts().iter().map(|layout| layout.id());
+        self.config.member(self.cells.leases(), layouts.collect())
     }
 
     /// Whether gossip suspects that a node is down.
@@ -98,8 +98,10 @@ impl Node {
             self.tell_system_of(now, node, out);
             self.confirm_leases(now, out);
             self.advance_handoff(now, out);
+            self.advance_transition(now, out);
         } else if !is_alive && self.alive.remove(&node) {
             self.lose(now, node, out);
+            self.advance_transition(now, out);
         }
     }
 

@@ -91,7 +91,8 @@ impl Node {
             return;
         }
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
-        let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request));
+        let is_repair = call.view.is_none();
+        let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request, is_repair));
         self.route(now, work, out);
     }
 
@@ -100,12 +101,12 @@ impl Node {
         &mut self,
         now: Now,
         asker: Asker,
-        (deadline, request): (Instant, PeerRequest),
+        (deadline, request, is_repair): (Instant, PeerRequest, bool),
     ) -> VecDeque<Work> {
         if let PeerRequest::Repair(RepairAsk::Hold { target, place, delta, compact_epoch: _ }) = request {
             return self.hold(now, asker, (target, &place, delta));
         }
-        match self.owned(&request) {
+        match self.owned(&request, is_repair) {
             Ok(partition) => {
                 let mut effects = Vec::new();
                 let (cell, replica) = self.cells.of(partition);
@@ -120,7 +121,7 @@ impl Node {
     }
 
     /// The partition of a data request, if its keyspace exists and this node holds a replica of it that may serve it.
-    fn owned(&self, request: &PeerRequest) -> Result<Partition, Refusal> {
+    fn owned(&self, request: &PeerRequest, is_repair: bool) -> Result<Partition, Refusal> {
         let keyspace = match request {
             PeerRequest::Apply { place, .. }
             | PeerRequest::Get { place, .. }
@@ -148,11 +149,11 @@ impl Node {
             | PeerRequest::Members
             | PeerRequest::Repair(_) => return Err(Refusal::Malformed),
         };
-        let ring = self.ring.as_ref().ok_or(Refusal::UnknownView)?;
-        if !ring.preference(partition).primaries.contains(&self.config.node) {
+        let rings = self.rings.as_ref().ok_or(Refusal::UnknownView)?;
+        if !rings.is_owner(self.config.node, partition) {
             return Err(Refusal::NotReplica);
         }
-        self.check_custody(partition, request).map(|()| partition)
+        self.check_custody(partition, (request, is_repair)).map(|()| partition)
     }
 
     /// The class of a keyspace, if there is one.

@@ -19,7 +19,7 @@ impl Node {
             cluster: self.config.cluster,
             version: self.config.version.clone(),
             incarnation: self.cells.home().store().leases().incarnation,
-            layout: self.system.formed().map(|layout| layout.id()),
+            layout: self.system.target().map(|layout| layout.id()),
             serving: self.serving(),
             members: self.members_status(),
             warnings: self.warnings(),
@@ -29,7 +29,7 @@ impl Node {
 
     /// What this node believes of each member, itself first.
     pub(super) fn members_status(&self) -> Vec<MemberStatus> {
-        let layout = self.system.formed();
+        let layout = self.system.target();
         let lists = |node: NodeId| layout.is_some_and(|layout| layout.lists(node));
         let others = self.gossip.members().map(|(member, liveness)| MemberStatus {
             endpoint: self.endpoint(member.node),
@@ -93,8 +93,8 @@ impl Node {
 
     /// Who holds which partition of a class.
     pub(super) fn routes(&self, class: Class) -> Result<Routes, RequestError> {
-        let ring = self.ring.as_ref().ok_or_else(|| self.not_serving())?;
-        let nodes: Vec<NodeId> = ring.layout().intent().nodes.keys().copied().collect();
+        let ring = self.rings.as_ref().ok_or_else(|| self.not_serving())?.target();
+        let nodes = ring.layout().members();
         let index = |node: &NodeId| nodes.binary_search(node).ok().and_then(|at| u16::try_from(at).ok());
         let list = |index_of: u16| {
             let preference = ring.preference(Partition { class, index: index_of });
@@ -103,7 +103,7 @@ impl Node {
         Ok(Routes {
             view: self.system.view(),
             preference: (0..PARTITIONS_COUNT).map(list).collect(),
-            nodes: nodes.into_iter().map(|node| self.endpoint(node)).collect(),
+            nodes: nodes.iter().map(|&node| self.endpoint(node)).collect(),
         })
     }
 
@@ -113,7 +113,7 @@ impl Node {
             let count = self.cells.count();
             return Err(format!("storage failed and is being reopened ({} of {count} stores)", failed.len()));
         }
-        if self.ring.is_none() {
+        if self.rings.is_none() {
             return Err(self.standing());
         }
         if !self.leases.is_proven() {
@@ -144,6 +144,12 @@ impl Node {
                 "hints take more than half of what they may: when they are full, sloppy writes are refused".into(),
             );
         }
+        if self.transition.is_lossy {
+            warnings.push(
+                "this node lost its data, and writes of keyspaces with w = 1 that only it had acknowledged are gone"
+                    .into(),
+            );
+        }
         if self.has_double {
             warnings.push(
                 "another process runs under this node's id: stop one, and give each a data directory of its own".into(),
@@ -155,7 +161,7 @@ impl Node {
 
     /// How to reach a node, as far as this one knows.
     fn endpoint(&self, node: NodeId) -> NodeEndpoint {
-        let listed = self.system.formed().and_then(|layout| layout.intent().nodes.get(&node)).map(|role| role.weight);
+        let listed = self.system.target().and_then(|layout| layout.intent().nodes.get(&node)).map(|role| role.weight);
         if node == self.config.node {
             return NodeEndpoint {
                 node,

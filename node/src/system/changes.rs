@@ -1,6 +1,6 @@
 //! Changes to keyspaces on their way to a majority.
 //!
-//! Shape: a change alters the state at once and is *stored* when a majority of the formed layout's members, under their
+//! Shape: a change alters the state at once and is *stored* when a majority of each active layout's members, under their
 //! newest incarnations, hold it durably. A store that took the place of another counts once it has rejoined (`state`), for
 //! its predecessor may have been told of a rival. Creation takes two such steps, propose and establish (`keyspaces`): a creator that
 //! sees an established rival, or an older proposed one, withdraws; the oldest proposal waits until the others are gone. Any
@@ -90,15 +90,10 @@ impl Pending {
             }
     }
 
-    fn stored_count(&self, state: &SystemState) -> usize {
-        self.stored.iter().filter(|&(&node, &store)| state.counts(node, store)).count()
-    }
-
     /// The verdict, once there is one. May take the change to its next step in `state`.
     fn advance(&mut self, now: Instant, state: &mut SystemState) -> Option<Verdict> {
         let id = self.info.id;
-        let needed = state.formed().map_or(usize::MAX, |layout| layout.majority());
-        let stored = self.stored_count(state);
+        let (stored, needed) = state.majority(&self.stored);
         let (acked, needed_u8) = (saturated(stored), saturated(needed));
         let unknown = || (now >= self.deadline).then_some(Err(RequestError::Unknown { acked, needed: needed_u8 }));
         match self.step {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use shoal_protocol::client::KeyspaceInfo;
 use shoal_protocol::id::{KeyspaceId, SystemId, ViewId};
+use shoal_protocol::layout::Layout;
 
 use super::founding::Proposal;
 use super::state::SystemState;
@@ -25,6 +26,7 @@ pub(super) struct Copies {
     pub(super) fingerprint: SystemId,
     pub(super) keyspaces: BTreeMap<KeyspaceId, KeyspaceInfo>,
     pub(super) founded: Option<Proposal>,
+    pub(super) active: Vec<Layout>,
 }
 
 impl Copies {
@@ -40,6 +42,7 @@ impl Copies {
             fingerprint: SystemId(0),
             keyspaces: BTreeMap::new(),
             founded: None,
+            active: Vec::new(),
         };
         copies.show(0, durable);
         copies
@@ -52,6 +55,7 @@ impl Copies {
         self.fingerprint = SystemState::fingerprint_of(&self.bytes);
         self.keyspaces = durable.keyspaces();
         self.founded = durable.founding.formed().cloned();
+        self.active = durable.active();
         (self.durable, self.durable_version) = (durable, version);
     }
 

@@ -13,14 +13,15 @@ use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::causality::ContextKeys;
 use shoal_protocol::client::{KeyspaceSpec, QuorumMode};
 use shoal_protocol::codec;
-use shoal_protocol::id::{Actor, KeyspaceId, LayoutId, NodeId};
-use shoal_protocol::layout::Layout;
+use shoal_protocol::id::{Actor, Class, KeyspaceId, LayoutId, NodeId};
+use shoal_protocol::layout::{Intent, Layout};
 use shoal_protocol::object::DigestKey;
 use shoal_protocol::time::Hlc;
 
 use super::founding::{Founding, Proposal, ProposalId};
 use super::keys::{ClusterKeys, SessionKey};
 use super::keyspaces::{Keyspaces, Marker, Record};
+use super::layouts::{Fenced, Synced};
 use super::state::SystemState;
 
 /// Why bytes are no system state. Nothing was taken from them.
@@ -52,6 +53,10 @@ struct WireState {
     votes: BTreeMap<Actor, BTreeMap<u32, u64>>,
     layouts: Vec<Layout>,
     retired: Vec<LayoutId>,
+    fenced: Vec<(Actor, LayoutId)>,
+    synced: Vec<(Actor, LayoutId, LayoutId, Class)>,
+    staged: Intent,
+    given_up: Vec<Actor>,
     incarnations: BTreeMap<NodeId, (u64, Actor)>,
     rejoined: Vec<Actor>,
     records: BTreeMap<KeyspaceId, WireRecord>,
@@ -89,6 +94,10 @@ pub(super) fn encode(state: &SystemState) -> Vec<u8> {
             .collect(),
         layouts: state.layouts.values().cloned().collect(),
         retired: state.retired.read().into_iter().collect(),
+        fenced: state.fenced.iter().map(|Fenced { store, layout }| (*store, *layout)).collect(),
+        synced: state.synced.iter().map(|Synced { store, from, to, class }| (*store, *from, *to, *class)).collect(),
+        staged: state.staged.clone(),
+        given_up: state.given_up.iter().copied().collect(),
         incarnations: state.incarnations.iter().map(|(&node, register)| (node, register.marker)).collect(),
         rejoined: state.rejoined.read().into_iter().collect(),
         records: state.keyspaces.records.iter().map(|(&id, record)| (id, WireRecord::from(record))).collect(),
@@ -113,10 +122,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<SystemState, StateError> {
     let rounds = |rounds: BTreeMap<u32, u64>| rounds.into_iter().map(|(round, id)| (round, ProposalId(id))).collect();
     let votes = wire.votes.into_iter().map(|(store, cast)| (store, rounds(cast))).collect();
     let register = |(count, store)| LWWReg { val: store, marker: (count, store) };
-    let state = SystemState {
+    let mut state = SystemState {
         founding: Founding { proposals, votes },
         layouts: wire.layouts.into_iter().map(|layout| (layout.id(), layout)).collect(),
         retired: set(wire.retired),
+        fenced: wire.fenced.into_iter().map(|(store, layout)| Fenced { store, layout }).collect(),
+        synced: wire.synced.into_iter().map(|(store, from, to, class)| Synced { store, from, to, class }).collect(),
+        staged: wire.staged,
+        given_up: wire.given_up.into_iter().collect(),
         incarnations: wire.incarnations.into_iter().map(|(node, marker)| (node, register(marker))).collect(),
         rejoined: set(wire.rejoined),
         keyspaces: Keyspaces {
@@ -124,6 +137,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<SystemState, StateError> {
             dropped: set(wire.dropped),
         },
     };
+    state.prune();
     let is_disjoint = state.keyspaces.records.keys().all(|id| !state.keyspaces.dropped.contains(id));
     if is_disjoint && encode(&state) == bytes { Ok(state) } else { Err(malformed("not canonical")) }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 
 use rand_chacha::ChaCha8Rng;
 use shoal_protocol::id::{Actor, NodeId};
-use shoal_protocol::layout::{Intent, Layout, NodeRole};
+use shoal_protocol::layout::{Intent, Layout, NodeRole, StoreMark};
 
 use super::founding::Proposal;
 use super::keys::ClusterKeys;
@@ -156,7 +156,7 @@ impl Formation {
         if !missing.is_empty() {
             return Err(Standing::AwaitingSeeds(missing));
         }
-        let named = state.founding.proposals.values().flat_map(|p| p.layout.incarnations().keys());
+        let named = state.founding.proposals.values().flat_map(|p| p.layout.stores().keys());
         match peers.by_id.keys().chain(named).min() {
             Some(&from) if from < self.node => Err(Standing::AwaitingProposal { from }),
             Some(_) | None => Ok(()),
@@ -164,11 +164,11 @@ impl Formation {
     }
 
     fn first_layout(&self, peers: &Peers) -> Layout {
-        let (mut intent, mut incarnations) = (Intent::default(), BTreeMap::new());
+        let (mut intent, mut stores) = (Intent::default(), BTreeMap::new());
         for (node, role, store) in self.members(peers) {
             intent.nodes.insert(node, role);
-            incarnations.insert(node, store);
+            stores.insert(node, StoreMark::first(store));
         }
-        Layout::new(intent, incarnations)
+        Layout::new(intent, stores)
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use shoal_protocol::id::{Actor, NodeId};
-use shoal_protocol::layout::Layout;
+use shoal_protocol::layout::{Layout, StoreMark};
 
 use super::keys::ClusterKeys;
 
@@ -61,13 +61,14 @@ impl Founding {
     /// The members whose vote for this proposal is not known.
     pub(super) fn missing_votes(&self, id: ProposalId, proposal: &Proposal) -> Vec<NodeId> {
         let voted = |store: &Actor| self.votes.get(store).and_then(|rounds| rounds.get(&proposal.round)) == Some(&id);
-        proposal.layout.incarnations().iter().filter(|(_, store)| !voted(store)).map(|(&node, _)| node).collect()
+        let stores = proposal.layout.stores().iter();
+        stores.filter(|(_, store)| !voted(&store.incarnation)).map(|(&node, _)| node).collect()
     }
 
     /// Whether the proposal can never be formed. An unknown proposal is not known to be dead.
     pub(super) fn is_dead(&self, id: ProposalId) -> bool {
         self.proposals.get(&id).is_some_and(|proposal| {
-            proposal.layout.incarnations().values().filter_map(|store| self.votes.get(store)).any(|rounds| {
+            proposal.layout.stores().values().filter_map(|store| self.votes.get(&store.incarnation)).any(|rounds| {
                 rounds.range(proposal.round..).next().is_some() && rounds.get(&proposal.round) != Some(&id)
             })
         })
@@ -81,13 +82,13 @@ impl Founding {
         if is_bound || self.formed().is_some() {
             return None;
         }
-        let names_me = |p: &Proposal| p.layout.incarnations().get(&node) == Some(&store);
+        let names_me = |p: &Proposal| p.layout.names(node, StoreMark::first(store));
         self.proposals
             .iter()
             .filter(|(id, p)| names_me(p) && last.is_none_or(|&last| p.round > last) && !self.is_dead(**id))
             // The lowest round first, so that every member of a live proposal votes in its round or kills it; then the
             // rival with the smallest member, on which most stores agree.
-            .min_by_key(|(id, p)| (p.round, p.layout.incarnations().keys().next().copied(), **id))
+            .min_by_key(|(id, p)| (p.round, p.layout.stores().keys().next().copied(), **id))
             .map(|(&id, p)| (p.round, id))
     }
 
@@ -116,7 +117,7 @@ mod tests {
     /// A proposal of these nodes, whose stores have their nodes' numbers.
     fn propose(founding: &mut Founding, round: u32, nodes: &[u64]) -> ProposalId {
         let intent = Intent { nodes: nodes.iter().map(|&n| (NodeId(n), NodeRole::active("z"))).collect() };
-        let layout = Layout::new(intent, nodes.iter().map(|&n| (NodeId(n), Actor(n))).collect());
+        let layout = Layout::new(intent, nodes.iter().map(|&n| (NodeId(n), StoreMark::first(Actor(n)))).collect());
         let proposal = Proposal { round, layout, keys: ClusterKeys::draw(&mut ChaCha8Rng::from_seed([0; 32])) };
         let id = proposal.id();
         founding.proposals.insert(id, proposal);

@@ -7,12 +7,12 @@
 //! Source: DESIGN §4 (keyspace), §5 (system state). Invariants: no id is in both maps; what is fixed at creation is the same
 //! in every record of an id (ids are random, drawn by one creator).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crdts::{CvRDT, GSet, LWWReg};
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::{KeyspaceChange, KeyspaceInfo, KeyspaceSpec, QuorumMode};
-use shoal_protocol::id::{Actor, KeyspaceId, NodeId};
+use shoal_protocol::id::{Actor, Class, KeyspaceId, NodeId};
 use shoal_protocol::time::Hlc;
 
 /// When and by which store something was written; no two writes share one.
@@ -109,6 +109,11 @@ impl Keyspaces {
     /// The keyspaces anybody may use.
     pub(super) fn established(&self) -> BTreeMap<KeyspaceId, KeyspaceInfo> {
         self.records.iter().filter(|(_, r)| r.is_established).map(|(&id, r)| (id, r.info(id))).collect()
+    }
+
+    /// The classes of all of them.
+    pub(super) fn classes(&self) -> BTreeSet<Class> {
+        self.records.values().map(|record| record.created_as.class).collect()
     }
 
     /// The latest reading in any marker.

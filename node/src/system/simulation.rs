@@ -192,6 +192,7 @@ impl World {
             node: node_id(node),
             role: NodeRole::active("z"),
             incarnation,
+            join: JoinMode::Auto,
             formation: FormationConfig { expect: self.setup.expect, seeds: vec![SEED.into()], found_alone: false },
             seed,
         };
@@ -236,7 +237,7 @@ impl World {
         let Some(system) = self.machines[node].system.as_mut() else { return };
         let mut effects = Vec::new();
         system.handle(now, input, &mut effects);
-        self.formed.extend(system.formed().map(|layout| layout.id()));
+        self.formed.extend(system.state().formed().map(Layout::id));
         assert!(self.formed.len() <= 1, "two first layouts are formed: {:?}", self.formed);
         if let Some(due) = system.next_deadline() {
             self.at(due.max(self.now), Event::Wake { node });
@@ -264,6 +265,7 @@ impl World {
                 self.send(node, to, SystemInput::Answered { from: node_id(node), answer });
             }
             SystemEffect::Changed => {}
+            SystemEffect::Intended { .. } => unreachable!("nobody here changes the layout"),
             SystemEffect::Verdict { request, verdict } => {
                 assert!(self.verdicts.insert(request, verdict).is_none(), "two verdicts on {request:?}");
             }

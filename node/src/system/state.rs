@@ -1,24 +1,25 @@
 //! The state that every node holds, as one value that joins.
 //!
-//! What: first layouts with their votes, later layouts and retirements (none yet), the newest incarnation of each member,
-//! keyspaces. Join is commutative, associative and idempotent; equal states have equal bytes (`encoding`).
+//! What: first layouts with their votes, later layouts and retirements with the evidence for these, the newest incarnation of
+//! each member, keyspaces. Join is commutative, associative and idempotent; equal states have equal bytes (`encoding`).
 //! A member's incarnation is a register whose marker is a count: a store that finds another's incarnation under its node's
 //! name writes its own above it, so no clock decides which is newer. Source: DESIGN §5 (system state, views).
-//! Invariant: nothing known is ever forgotten, except the record of a dropped keyspace.
+//! Invariant: nothing known is ever forgotten, except the record of a dropped keyspace and what a retired layout was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crdts::{CvRDT, GSet, LWWReg};
 use shoal_protocol::address::KeyspaceName;
 use shoal_protocol::client::KeyspaceInfo;
 use shoal_protocol::id::{Actor, KeyspaceId, LayoutId, NodeId, RefillCount, SystemId, ViewId};
-use shoal_protocol::layout::Layout;
+use shoal_protocol::layout::{Intent, Layout, StoreMark};
 use shoal_protocol::peer::Custody;
 
 use super::encoding;
 use super::founding::Founding;
 use super::keys::ClusterKeys;
 use super::keyspaces::Keyspaces;
+use super::layouts::{Fenced, Synced};
 
 pub use super::encoding::StateError;
 
@@ -31,6 +32,12 @@ pub struct SystemState {
     pub(super) founding: Founding,
     pub(super) layouts: BTreeMap<LayoutId, Layout>,
     pub(super) retired: GSet<LayoutId>,
+    pub(super) fenced: BTreeSet<Fenced>,
+    pub(super) synced: BTreeSet<Synced>,
+    /// What nodes are to be once somebody commits it.
+    pub(super) staged: Intent,
+    /// Stores that nobody waits for any more, because an operator said that they are gone for ever.
+    pub(super) given_up: BTreeSet<Actor>,
     pub(super) incarnations: BTreeMap<NodeId, Incarnation>,
     /// Stores that took the place of others, once they heard from enough members what those may have been told.
     pub(super) rejoined: GSet<Actor>,
@@ -46,6 +53,10 @@ impl SystemState {
             self.layouts.entry(*id).or_insert_with(|| layout.clone());
         }
         self.retired.merge(other.retired.clone());
+        self.fenced.extend(&other.fenced);
+        self.synced.extend(&other.synced);
+        self.staged = self.staged.join(&other.staged);
+        self.given_up.extend(&other.given_up);
         for (node, incarnation) in &other.incarnations {
             self.incarnations
                 .entry(*node)
@@ -54,6 +65,7 @@ impl SystemState {
         }
         self.rejoined.merge(other.rejoined.clone());
         self.keyspaces.join(&other.keyspaces);
+        self.prune();
         *self != before
     }
 
@@ -71,10 +83,12 @@ impl SystemState {
         encoding::decode(bytes)
     }
 
-    /// The fingerprint of what decides where data is: layouts, votes, retirements, incarnations.
+    /// The fingerprint of what decides where data is: layouts, votes, retirements, incarnations. Not of evidence, which changes
+    /// often and decides nothing before a layout is retired by it.
     #[must_use]
     pub fn view(&self) -> ViewId {
-        let view = Self { keyspaces: Keyspaces::default(), ..self.clone() };
+        let Self { founding, layouts, retired, incarnations, given_up, .. } = self.clone();
+        let view = Self { founding, layouts, retired, incarnations, given_up, ..Self::default() };
         ViewId(fingerprint(&view.encode()))
     }
 
@@ -89,7 +103,7 @@ impl SystemState {
         SystemId(fingerprint(bytes))
     }
 
-    /// The formed first layout. A node serves only with one.
+    /// The formed first layout, whether it is active still or not. A node serves only with one.
     #[must_use]
     pub fn formed(&self) -> Option<&Layout> {
         self.founding.formed().map(|proposal| &proposal.layout)
@@ -114,17 +128,8 @@ impl SystemState {
         if let Some(&Incarnation { val: incarnation, marker: (generation, _) }) = self.incarnations.get(&node) {
             return Some(Custody { generation, incarnation, refill });
         }
-        let named = self.formed().and_then(|layout| layout.incarnations().get(&node).copied());
-        named.map(|incarnation| Custody { generation: 0, incarnation, refill })
-    }
-
-    /// The layout's members whose store was replaced since it named them, with the newest one. They are catching up. A store
-    /// that comes back after another was announced in its place (a restored directory) counts as replaced like any other.
-    #[must_use]
-    pub fn replaced(&self) -> BTreeMap<NodeId, Custody> {
-        let members = self.formed().into_iter().flat_map(|layout| layout.incarnations().keys());
-        let newest = members.filter_map(|&node| Some((node, self.custody(node)?)));
-        newest.filter(|(_, custody)| custody.generation > 0).collect()
+        let named = self.formed().and_then(|layout| layout.stores().get(&node).copied());
+        named.map(|StoreMark { generation, incarnation }| Custody { generation, incarnation, refill })
     }
 
     /// The keyspaces anybody may use, by id.
@@ -151,30 +156,6 @@ impl SystemState {
         self.keyspaces.dropped.contains(&id)
     }
 
-    /// Whether what this store of a member holds counts towards a majority: it is the member's newest, and if it took the
-    /// place of another it has rejoined. Whoever knows that knows what it learned on the way.
-    pub(super) fn counts(&self, node: NodeId, store: Actor) -> bool {
-        let Some(custody) = self.custody(node) else { return false };
-        let has_rejoined = custody.generation == 0 || self.rejoined.contains(&store);
-        custody.incarnation == store && has_rejoined && self.formed().is_some_and(|layout| layout.lists(node))
-    }
-
-    /// Lets the store of `node` count once it has met all but a minority that is smaller than any majority: whatever a
-    /// majority with its predecessor stored, one of those knew, or learned after it knew of the new store. Whether it did.
-    pub(super) fn rejoin(&mut self, node: NodeId, store: Actor, met: impl Iterator<Item = NodeId>) -> bool {
-        let Some(layout) = self.formed() else { return false };
-        let members = layout.intent().nodes.len();
-        let needed = (members - layout.majority() + 1).min(members - 1);
-        let is_newest =
-            self.custody(node).is_some_and(|custody| custody.incarnation == store && custody.generation > 0);
-        let may = is_newest && layout.lists(node) && met.filter(|peer| layout.lists(*peer)).count() >= needed;
-        if !may || self.rejoined.contains(&store) {
-            return false;
-        }
-        self.rejoined.insert(store);
-        true
-    }
-
     /// Makes `store` the newest incarnation of `node`; whether it was not already.
     pub(super) fn announce(&mut self, node: NodeId, store: Actor) -> bool {
         if self.incarnation(node) == Some(store) {
@@ -197,7 +178,7 @@ mod tests {
     use rand_core::{Rng, SeedableRng};
     use shoal_protocol::client::{KeyspaceChange, KeyspaceLayout, KeyspaceSpec, QuorumMode};
     use shoal_protocol::id::Class;
-    use shoal_protocol::layout::{Intent, NodeRole};
+    use shoal_protocol::layout::NodeRole;
     use shoal_protocol::object::Conflict;
     use shoal_protocol::time::Hlc;
 
@@ -229,7 +210,10 @@ mod tests {
         match (rng.next_u64() % 8, some_id) {
             (0, _) => {
                 let roles = (1..=me).map(|id| (NodeId(id), NodeRole::active("z"))).collect();
-                let layout = Layout::new(Intent { nodes: roles }, (1..=me).map(|id| (NodeId(id), Actor(id))).collect());
+                let layout = Layout::new(
+                    Intent { nodes: roles },
+                    (1..=me).map(|id| (NodeId(id), StoreMark::first(Actor(id)))).collect(),
+                );
                 let proposal = Proposal { round: rng.next_u32() % 2, layout, keys: ClusterKeys::draw(rng) };
                 state.founding.proposals.insert(proposal.id(), proposal);
             }
@@ -344,7 +328,10 @@ mod tests {
         let mut formed = SystemState::default();
         let nodes = [1, 2].map(NodeId);
         let roles = nodes.iter().map(|&node| (node, NodeRole::active("z"))).collect();
-        let layout = Layout::new(Intent { nodes: roles }, nodes.iter().map(|&node| (node, Actor(node.0))).collect());
+        let layout = Layout::new(
+            Intent { nodes: roles },
+            nodes.iter().map(|&node| (node, StoreMark::first(Actor(node.0)))).collect(),
+        );
         let proposal = Proposal { round: 0, layout, keys: ClusterKeys::draw(&mut rng) };
         for node in nodes {
             formed.founding.votes.entry(Actor(node.0)).or_default().insert(0, proposal.id());

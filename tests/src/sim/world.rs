@@ -18,6 +18,7 @@ use bytes::Bytes;
 use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits, Parcel as GossipParcel};
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, CellId, StoreEffect};
+use shoal_node::system::JoinMode;
 use shoal_protocol::address::Place;
 use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
 use shoal_protocol::error::RequestError;
@@ -424,6 +425,7 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         advertise_client: vec![format!("node-{index}:7400")],
         version: "sim".into(),
         expect: scenario.nodes,
+        join: JoinMode::Auto,
         seeds,
         found_alone: scenario.nodes == 1,
         boot_nonce: 0,

@@ -226,6 +226,8 @@ impl FakeCluster {
             | ClientRequest::SetKeyspace { .. }
             | ClientRequest::DropKeyspace { .. }
             | ClientRequest::MemberViews
+            | ClientRequest::ChangeLayout(_)
+            | ClientRequest::Layouts
             | ClientRequest::Status => Err(RequestError::BadRequest { reason: "not played here".into() }),
         }
     }

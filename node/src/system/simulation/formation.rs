@@ -11,7 +11,7 @@ fn three_and_five_nodes_form_exactly_once_whatever_is_lost_or_crashes() {
             world.add_faults(12);
             world.run_for(RUN);
             assert_eq!(world.formed.len(), 1, "seed {seed}");
-            assert_eq!(world.system(0).formed().unwrap().incarnations().len(), nodes_count);
+            assert_eq!(world.system(0).state().formed().unwrap().stores().len(), nodes_count);
             world.assert_equal();
         }
     }
@@ -51,6 +51,7 @@ fn nobody_founds_alone_unless_asked_to() {
         node: NodeId(1),
         role: NodeRole::active("z"),
         incarnation: Actor(1),
+        join: JoinMode::Auto,
         formation: FormationConfig { expect, seeds: Vec::new(), found_alone },
         seed: [0; 32],
     };
@@ -61,7 +62,7 @@ fn nobody_founds_alone_unless_asked_to() {
         while let Some(SystemEffect::Persist { version, .. }) =
             std::mem::take(&mut out).into_iter().find(|effect| matches!(effect, SystemEffect::Persist { .. }))
         {
-            assert!(system.formed().is_none(), "a vote was shown before it was durable");
+            assert!(system.state().formed().is_none(), "a vote was shown before it was durable");
             system.handle(Now::default(), SystemInput::Persisted { version }, &mut out);
         }
         system.standing()

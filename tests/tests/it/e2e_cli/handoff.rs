@@ -38,7 +38,8 @@ fn what_a_node_missed_while_it_was_away_it_has_when_it_is_back_though_nobody_rea
     servers.kill(held[0]);
     servers.until_all_say(held[0], "down");
     // Two of three acknowledge; the third is owed it.
-    let written: Value = serde_json::from_str(&servers.run(0, &["--json", "put", "--blind", &key, "\"one\""]).ok()).unwrap();
+    let written: Value =
+        serde_json::from_str(&servers.run(0, &["--json", "put", "--blind", &key, "\"one\""]).ok()).unwrap();
     assert_eq!((&written["acks"], &written["fallbacks"]), (&2.into(), &0.into()), "{written}");
     // With one of three left a strict write is not acknowledged, a sloppy one is, and says so.
     servers.kill(held[1]);

@@ -16,6 +16,7 @@ use shoal_node::host::limits::{LinkLimits, ServerLimits};
 use shoal_node::host::secret::{ClusterSecret, ClusterSecrets};
 use shoal_node::host::tls::{ALPN_CLIENT, ALPN_GOSSIP, ALPN_PEER, ClusterCa, NODE_SERVER_NAME, Role, client_config};
 use shoal_node::host::{RunningServer, Server};
+use shoal_node::system::JoinMode;
 use shoal_protocol::client::{
     ClientCall, ClientHello, ClientRequest, ClientResponse, PROTOCOL_VERSIONS, Status, Welcome,
 };
@@ -43,6 +44,7 @@ pub(super) fn config(data_dir: &Path, name: &str) -> ServerConfig {
         secrets: Some(ClusterSecrets::one(secret(1))),
         seeds: Vec::new(),
         expect: 1,
+        join: JoinMode::Auto,
         found_alone: true,
         advertise_peer: Vec::new(),
         advertise_client: Vec::new(),
