@@ -7,7 +7,6 @@
 mod data;
 mod disk;
 mod examples;
-mod handoff;
 mod import;
 mod life;
 mod members;
