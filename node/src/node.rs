@@ -20,6 +20,7 @@ mod leases;
 mod lookups;
 mod membership;
 mod peers;
+mod repair;
 mod report;
 mod transition;
 mod views;
@@ -45,13 +46,14 @@ use self::handoff::HandoffCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
+use self::repair::Repairs;
 use self::transition::Transition;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
-use crate::repair::{GiveId, Handoff};
+use crate::repair::{GiveId, Handoff, RepairEffect, RepairInput, ServeEffect};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Rings;
-use crate::storage::{CellId, Recovered, Store};
+use crate::storage::{CellId, Recovered, Store, StoreEvent, is_hint_partition};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
 
 /// A client's request, as the coordinator knows it.
@@ -70,6 +72,8 @@ pub(crate) enum Asker {
     Peer(LinkId, RequestId),
     /// This node's own handoff.
     Handoff(GiveId),
+    /// This node's own repair.
+    Repair(RequestId),
 }
 
 /// What rooms have for each other within one input.
@@ -77,6 +81,8 @@ pub(crate) enum Asker {
 enum Work {
     Coordinator(coordinator::Effect<ClientTag>),
     Replica(CellId, ReplicaEffect<Asker>),
+    Repair(RepairEffect),
+    Serve(ServeEffect<Asker>),
 }
 
 /// What the store keeps for the node cannot be read. Nothing was changed; start the version that wrote it.
@@ -124,6 +130,7 @@ pub struct Node {
     cells: Cells,
     handoff: Handoff,
     handoff_calls: HandoffCalls,
+    repairs: Repairs,
     /// The holders that are catching up, as the durable system state has it.
     replaced: BTreeMap<NodeId, Custody>,
     /// The incarnations that stores are to go on as, until they are durable.
@@ -168,6 +175,8 @@ impl Node {
         let stores = (0..).map(CellId).zip(recovered).map(open).collect();
         let mut gossip_seed = [0; 32];
         rng.fill_bytes(&mut gossip_seed);
+        let mut repair_seed = [0; 32];
+        rng.fill_bytes(&mut repair_seed);
         let own = config.member(Vec::new(), Vec::new());
         let mut node = Self {
             gossip: Gossip::new(GossipConfig::default(), own, gossip_seed, now.instant),
@@ -179,6 +188,7 @@ impl Node {
             has_left: false,
             alive: BTreeSet::from([config.node]),
             coordinator: Coordinator::new(rng.next_u64() >> 1),
+            repairs: Repairs::new(&config, damaged.len(), repair_seed),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
             handoff: Handoff::new(config.limits.handoff),
             handoff_calls: HandoffCalls::default(),
@@ -218,6 +228,7 @@ impl Node {
                 self.advance_views(now, out);
                 self.confirm_leases_again(now, out);
                 self.advance_handoff(now, out);
+                self.repair(now, RepairInput::Tick, out);
                 self.gossip(now, GossipInput::Tick, out);
             }
             Input::ClientCall { connection, request, session, call } => {
@@ -260,7 +271,8 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
         let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
-        rooms.into_iter().chain(own).chain([self.gossip.next_deadline(), self.handoff_deadline()]).flatten().min()
+        let repairs = [self.repairs.next_deadline(), self.handoff_deadline()];
+        rooms.into_iter().chain(own).chain(repairs).chain([self.gossip.next_deadline()]).flatten().min()
     }
 
     /// The incarnation of its home store, as far as it is durable.
@@ -314,6 +326,8 @@ impl Node {
             match next {
                 Work::Coordinator(effect) => self.route_coordinator(now, effect, &mut work, out),
                 Work::Replica(cell, effect) => self.route_replica(now, (cell, effect), &mut work, out),
+                Work::Repair(effect) => self.route_repair(now, effect, &mut work, out),
+                Work::Serve(effect) => self.route_serve(now, effect, &mut work, out),
             }
         }
     }
@@ -368,6 +382,7 @@ impl Node {
                 self.coordinate(now, out, |coordinator, around, effects| {
                     coordinator.peer_down(around, me, effects);
                 });
+                self.repair_failed(now, cell, work);
             }
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
@@ -382,10 +397,17 @@ impl Node {
                     self.renew_again(cell, out);
                 }
             }
-            ReplicaEffect::Repair(event) => self.repair_stored(now, (cell, event), (work, out)),
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
+                // Nobody else has a hint: its target is compared with instead.
+                let keys = keys.into_iter().filter(|key| !is_hint_partition(key.partition())).collect();
+                self.tell_repair(now, RepairInput::Damaged { keys }, work);
             }
+            ReplicaEffect::Refilled => self.tell_repair(now, RepairInput::Refilled, work),
+            ReplicaEffect::Repair(
+                event @ (StoreEvent::Feed { .. } | StoreEvent::Scanned { .. } | StoreEvent::Dropped { .. }),
+            ) => self.handoff_stored(now, (cell, event), (work, out)),
+            ReplicaEffect::Repair(event) => self.repair_stored(now, cell, event, work),
         }
     }
 
@@ -399,6 +421,7 @@ impl Node {
         match to {
             Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
             Asker::Handoff(id) => self.handoff_given(now, (id, &response), (work, out)),
+            Asker::Repair(ask) => self.tell_repair(now, RepairInput::Answered { ask, response }, work),
             Asker::Coordinator(ask) => {
                 let mut effects = Vec::new();
                 self.run_coordinator(now, &mut effects, |coordinator, around, effects| {

@@ -8,8 +8,10 @@
 //! Invariants: an ack, and any answer built from an object, leaves only when the store has synced everything in it; a delta is
 //! always merged, whatever it is; only `Admit` and `Mint` refuse for type or size (DESIGN §4).
 
+mod losses;
 mod minting;
 mod refills;
+mod repaired;
 mod slowed;
 mod waiting;
 
@@ -19,13 +21,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use shoal_protocol::address::Place;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, Lsn, NodeId, Partition, RefillCount};
+use shoal_protocol::id::{Lsn, Partition};
 use shoal_protocol::member::StoreLease;
 use shoal_protocol::object::{Digest, Limits, Object, Refusal as Admission, admit, floors_known};
-use shoal_protocol::peer::{ApplyCause, Custody, PeerRequest, PeerResponse, PeerScan, Refusal};
+use shoal_protocol::peer::{ApplyCause, PeerRequest, PeerResponse, PeerScan, Refusal};
 use shoal_protocol::time::{Hlc, Instant, Now, WallTime};
 
-pub use self::refills::RefillsError;
+pub use self::refills::{DotFloor, RefillsError};
+pub use self::repaired::{Joined, Repaired};
 
 use self::minting::MintRequest;
 pub(crate) use self::refills::REFILLS_BLOB;
@@ -71,10 +74,14 @@ pub enum ReplicaEffect<T> {
         /// Acknowledged writes that were found lost; above 0 this store must mint under a new incarnation.
         damaged_records: usize,
     },
-    /// What repair asked of the store itself is done: a feed or rows read, rows dropped.
-    Repair(StoreEvent),
     /// Rows that cannot be read: to be healed from other replicas.
     Damaged(Vec<RowKey>),
+    /// Every refill count and floor noted so far is durable.
+    Refilled,
+    /// What was asked of the store for the sake of repair: digests, partitions, keys, feeds, pages of
+    /// hints, ingests, checks, drops; and that rows have
+    /// changed.
+    Repair(StoreEvent),
 }
 
 /// A request for this replica.
@@ -97,6 +104,7 @@ pub struct Replica<T> {
     limits: Limits,
     hlc: Hlc,
     refills: Refills,
+    repaired: Repaired,
     parked: Parked<T>,
     unsynced: Unsynced<T>,
     slowed: Slowed<T>,
@@ -131,6 +139,7 @@ impl<T: Clone> Replica<T> {
             limits,
             hlc: Hlc::default(),
             refills: Refills::open(refills)?,
+            repaired: Repaired::default(),
             parked: Parked::default(),
             unsynced: Unsynced::default(),
             slowed: Slowed::default(),
@@ -148,26 +157,6 @@ impl<T: Clone> Replica<T> {
     /// The store, to change it.
     pub fn store_mut(&mut self) -> &mut Store {
         &mut self.store
-    }
-
-    /// How often this incarnation of a node refilled a partition, as far as is known durably.
-    #[must_use]
-    pub fn refill_count(&self, node: NodeId, partition: Partition, incarnation: Actor) -> RefillCount {
-        self.refills.count(node, partition, incarnation)
-    }
-
-    /// Keeps for good under what a node (this one among them) holds a partition: acks tell it once it is durable. To be
-    /// called when this node loses some of a partition, and when another says that it did.
-    pub fn note_custody(
-        &mut self,
-        node: NodeId,
-        partition: Partition,
-        custody: Custody,
-        out: &mut Vec<ReplicaEffect<T>>,
-    ) {
-        if self.refills.note(node, partition, custody) {
-            self.write_refills(out);
-        }
     }
 
     /// Requests that wait for a row, a sync, a lease or a page.
@@ -205,6 +194,7 @@ impl<T: Clone> Replica<T> {
                     return;
                 };
                 let is_write = cause == ApplyCause::Write;
+                self.repaired.count(cause, bytes.len());
                 if is_write && !self.has_room_for(&delta) {
                     out.push(refuse(from, Refusal::Full));
                     return;
@@ -290,17 +280,19 @@ impl<T: Clone> Replica<T> {
                     None => ReplicaEffect::Repair(StoreEvent::Scanned { id, page }),
                 });
             }
-            // Who repairs asks the store itself.
-            StoreEvent::Feed { .. } | StoreEvent::Dropped { .. } => out.push(ReplicaEffect::Repair(event)),
-            // Nobody asks for these yet. The room is asked for when it matters.
             StoreEvent::Digests { .. }
+            | StoreEvent::Partitions { .. }
+            | StoreEvent::Keys { .. }
+            | StoreEvent::Flushed
             | StoreEvent::Ingested { .. }
             | StoreEvent::Verified { .. }
-            | StoreEvent::Room => {}
+            | StoreEvent::Feed { .. }
+            | StoreEvent::Dropped { .. } => out.push(ReplicaEffect::Repair(event)),
+            // The room is asked for when it matters.
+            StoreEvent::Room => {}
             StoreEvent::Persisted { ticket } => {
-                if !self.refills.persisted(ticket) {
-                    out.push(ReplicaEffect::Persisted(ticket));
-                }
+                let is_refills = self.refills.persisted(ticket);
+                out.push(if is_refills { ReplicaEffect::Refilled } else { ReplicaEffect::Persisted(ticket) });
             }
             StoreEvent::Leased => {
                 out.push(ReplicaEffect::Leased);
@@ -411,13 +403,6 @@ impl<T: Clone> Replica<T> {
         } else {
             self.slowed.push(now.instant + wait, lsn, ack);
         }
-    }
-
-    fn write_refills(&mut self, out: &mut Vec<ReplicaEffect<T>>) {
-        let mut effects = Vec::new();
-        let ticket = self.store.persist(REFILLS_BLOB, self.refills.bytes(), &mut effects);
-        self.refills.writing(ticket);
-        out.extend(effects.into_iter().map(ReplicaEffect::Store));
     }
 }
 

@@ -19,10 +19,12 @@
 mod budget;
 mod cache;
 mod cell;
+mod dropping;
 mod effect;
 pub mod engine;
 mod exchange;
 mod feed;
+mod flushing;
 mod hint;
 mod key;
 mod lease;
@@ -45,15 +47,16 @@ use cache::{Cache, Cached};
 use effect::{push_load, push_record};
 use feed::Feeds;
 use lease::LeaseBook;
-use memtables::{Memtables, Piece};
+use memtables::Memtables;
 use progress::Progress;
 use scan::{Scans, Tables, join_page};
 
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use cell::{CELLS_COUNT_MAX, CellId, CellPlace};
+pub use dropping::{DropId, DropRows};
 pub use effect::{
-    DropId, DropRows, Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, LogEffect, PersistTicket,
+    Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, KeysId, KeysRequest, LogEffect, PersistTicket,
     ReadEffect, Record, Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect,
     StoreEvent,
 };
@@ -63,8 +66,8 @@ pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Delta, Entry, Memtable};
 pub use progress::RowsAt;
 pub use rowset::{
-    BucketDigest, Chunk, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, RowRead, ScannedRow, ScannedRows,
-    StoredRow, VerifyReport, Written,
+    BucketDigest, BucketKeys, Chunk, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, RowRead, ScannedRow,
+    ScannedRows, StoredRow, VerifyReport, Written,
 };
 
 /// What can be said of an object now.
@@ -98,6 +101,8 @@ pub struct Store {
     persists_count: u64,
     ingests_count: u64,
     drops_count: u64,
+    /// What is to be in the rows soon, however little it is.
+    flush_to: Lsn,
 }
 
 /// What the system state says about rows.
@@ -126,6 +131,7 @@ impl Store {
             persists_count: 0,
             ingests_count: 0,
             drops_count: 0,
+            flush_to: Lsn::default(),
         };
         store.recover(recovered, out);
         store
@@ -261,15 +267,6 @@ impl Store {
         self.room
     }
 
-    /// Flushes what there is, however little: before a stop, or a read of the rows alone. What is not synced goes once it is.
-    /// Nothing happens while a flush is under way or no digest key is known.
-    pub fn flush(&mut self, out: &mut Vec<StoreEffect>) {
-        if self.progress.serving && self.rules.digest_key.is_some() {
-            self.memtables.freeze();
-            self.flush_frozen(out);
-        }
-    }
-
     /// Takes a completion in.
     pub fn handle(&mut self, done: StoreDone, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         self.cache.shrink_to(self.budget.cache_bytes_max(self.memtables.bytes()));
@@ -300,10 +297,13 @@ impl Store {
             StoreDone::Scanned(read) => self.scanned(&read, out, events),
             StoreDone::FeedRead { id, read } => self.feed_read(id, read, out, events),
             StoreDone::DigestsRead { partition, digests } => events.push(StoreEvent::Digests { partition, digests }),
+            StoreDone::PartitionsRead { partitions } => events.push(StoreEvent::Partitions { partitions }),
+            StoreDone::KeysRead { id, keys } => self.keys_read(id, keys, events),
             StoreDone::Verified { partition, report } => events.push(StoreEvent::Verified { partition, report }),
             StoreDone::Flushed { replay_from, written } => {
                 self.written.add(&written);
                 self.flushed(replay_from, out);
+                events.push(StoreEvent::Flushed);
             }
             StoreDone::Ingested { id, keys, written } => {
                 self.written.add(&written);
@@ -319,20 +319,6 @@ impl Store {
                 events.push(StoreEvent::Room);
             }
         }
-    }
-
-    fn flushed(&mut self, replay_from: Option<Lsn>, out: &mut Vec<StoreEffect>) {
-        let Some(piece) = self.memtables.flushed() else { return };
-        let before = self.progress.rows.replay_from;
-        self.progress.flushed(replay_from);
-        // What lost among row and frozen deltas is gone from the row. Objects that were here before the first of those deltas
-        // lost it then; the others are read anew.
-        let keys = piece.iter().map(|(key, _)| key);
-        let lww = keys.filter(|key| self.rules.lww.contains(&key.keyspace()));
-        self.cache.forget_read_after(before, lww);
-        out.extend(replay_from.map(|replay_from| StoreEffect::Log(LogEffect::Trim { replay_from })));
-        self.flush_frozen(out);
-        self.flush_when_big(out);
     }
 
     fn join(&mut self, key: &RowKey, delta: &Object, logged: Logged, out: &mut Vec<StoreEffect>) -> Lsn {
@@ -468,21 +454,6 @@ impl Store {
 
     fn renew_leases(&mut self, out: &mut Vec<StoreEffect>) {
         out.extend(self.leases.wanted().map(|leases| StoreEffect::Log(LogEffect::Lease(leases))));
-    }
-
-    fn flush_when_big(&mut self, out: &mut Vec<StoreEffect>) {
-        if self.memtables.is_big() {
-            self.flush(out);
-        }
-    }
-
-    fn flush_frozen(&mut self, out: &mut Vec<StoreEffect>) {
-        let Some(digest_key) = self.rules.digest_key.clone() else { return };
-        if let Some(Piece { rows, replay_from, is_first }) = self.memtables.next_piece(self.synced()) {
-            let lww = Arc::clone(&self.rules.lww);
-            let flush = Flush { rows, replay_from, is_first, lww, digest_key };
-            out.push(StoreEffect::Rows(RowsEffect::Flush(flush)));
-        }
     }
 }
 

@@ -202,6 +202,12 @@ impl System {
         self.met.get(&peer).is_some_and(|version| *version <= self.copies.durable_version)
     }
 
+    /// How many peers this store exchanged views with.
+    #[must_use]
+    pub fn met_count(&self) -> usize {
+        self.met.values().filter(|version| **version <= self.copies.durable_version).count()
+    }
+
     /// Whether everything heard so far is durable, and so shown.
     #[must_use]
     pub const fn is_settled(&self) -> bool {

@@ -16,14 +16,14 @@ use crate::object::Digest;
 /// What a node may ask another for the sake of repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RepairAsk {
-    /// The roots of these partitions' trees, over what the receiver holds in rows once it flushed: `Roots`.
+    /// The roots of these partitions' trees, over all that was synced at the receiver when it was asked: `Roots`.
     Roots {
         /// At most `ROOTS_MAX`.
         partitions: Vec<Partition>,
         /// Of all of them.
         compact_epoch: u32,
     },
-    /// The hashes of the children of these nodes of one level: `Nodes`.
+    /// The hashes of the children of these tree nodes of one level: `Nodes`.
     Nodes {
         /// Whose tree.
         partition: Partition,
@@ -71,14 +71,26 @@ pub enum RepairAsk {
 /// The answer to a `RepairAsk`, if it is not refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RepairAnswer {
-    /// In the order of the question.
-    Roots(Vec<u64>),
-    /// The children of each node asked about, in order.
+    /// In the order of the question; `None`: not a replica, or one that has lost data of the partition and is catching up.
+    Roots(Vec<Option<u64>>),
+    /// The children of each tree node asked about, in order.
     Nodes(Vec<u64>),
-    /// The rows of the buckets, in row order, each with its digest.
-    Keys(Vec<(Place, Digest)>),
+    /// The readable rows of the buckets up to `through`, with their digests, bucket by bucket, each in row order.
+    Keys {
+        /// Place and digest of each.
+        keys: Vec<(Place, Digest)>,
+        /// The last bucket that was looked at: what was asked beyond it did not fit this answer.
+        through: u16,
+    },
     /// It is noted.
     Owed,
+}
+
+/// The bucket of a place in its partition: the top bits of its row hash.
+#[must_use]
+pub fn bucket_of(place: &Place) -> u16 {
+    let bucket = place.row_hash() >> (u64::BITS - u32::from(BUCKETS_COUNT).trailing_zeros());
+    u16::try_from(bucket).expect("ten bits are left")
 }
 
 /// Leaves of a partition's tree.

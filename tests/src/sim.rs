@@ -18,6 +18,7 @@ mod history;
 mod lasting;
 pub mod mutant;
 mod oracle;
+mod rot;
 pub mod scenario;
 mod standing_in;
 pub mod trace;
@@ -49,6 +50,10 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// Whether one machine loses its disk while clients work, once or more often.
     pub wipes: bool,
+    /// Whether nodes come and go while clients work.
+    pub growth: bool,
+    /// Whether bits of one machine's rows flip at the end.
+    pub rots: bool,
 }
 
 /// What came of a history.
@@ -106,6 +111,12 @@ impl Sim {
         if options.wipes {
             scenario.wipe_one(&mut dice);
         }
+        if options.growth {
+            scenario.grow(&mut dice);
+        }
+        if options.rots {
+            scenario.rot_one(&mut dice);
+        }
         let mut world = World::new(&scenario, dice, Trace::new(options.trace));
         world.mutant = options.mutant;
         let share = scenario.steps / scenario.clients;
@@ -127,6 +138,7 @@ impl Sim {
         }
         self.storm();
         faults::plan_wipes(&mut self.world, &self.scenario);
+        faults::plan_growth(&mut self.world, &self.scenario);
         for client in 0..self.clients.len() {
             self.world.wake(Duration::ZERO, Wake::Client(client));
         }
@@ -138,10 +150,14 @@ impl Sim {
     fn work(&mut self) {
         let until = self.world.now + WORK_MAX;
         let mut plays = self.world.dice.index(3);
+        let mut leavers = self.scenario.leavers.clone();
         while self.world.now < until && !self.clients.iter().all(Client::is_done) {
             if plays > 0 && self.world.dice.percent(20) {
                 plays -= 1;
                 self.meddle();
+            }
+            if !leavers.is_empty() && self.world.dice.percent(10) {
+                leavers.retain(|node| !self.let_leave(*node));
             }
             self.run_for(Duration::from_millis(300));
         }

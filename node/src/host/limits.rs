@@ -195,11 +195,19 @@ limits! {
     object_bytes_max: node.objects.object_bytes_max, "BYTES", PEER_FRAME_BYTES_MAX as usize / 2;
     /// Sessions that have written one object.
     session_actors_max: node.objects.session_actors_max, "COUNT", usize::MAX;
+    /// Everything is compared with every other holder so often.
+    exchange_period_ms: node.repair.exchange_period_ms, "MS", 7 * DAY_MS;
+    /// Every row is verified so often.
+    scrub_period_s: node.repair.scrub_period_s, "S", 1 << 30;
+    /// Bytes per second that comparisons and transfers may move.
+    repair_bytes_per_s: node.repair.bytes_per_s, "BYTES", 1 << 40;
+    /// Objects per second that comparisons and transfers may move.
+    repair_objects_per_s: node.repair.objects_per_s, "COUNT", 1 << 40;
     /// Earlier operations of one actor that may be missing from an object.
     gaps_max: node.objects.gaps_max, "COUNT", usize::MAX;
 }
 
-/// Nobody waits longer for a reader.
+/// Nobody waits longer for a reader, nor is compared less often than once in seven of these.
 const DAY_MS: usize = 24 * 60 * 60 * 1_000;
 
 #[cfg(test)]

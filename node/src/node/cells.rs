@@ -12,7 +12,7 @@ use shoal_protocol::object::Limits;
 use shoal_protocol::time::{Instant, Now};
 
 use super::Asker;
-use crate::replica::{RefillsError, Replica, ReplicaEffect};
+use crate::replica::{RefillsError, Repaired, Replica, ReplicaEffect};
 use crate::storage::{CellId, CellPlace, Room, Store, Written};
 
 #[derive(Debug)]
@@ -22,14 +22,15 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// A cell over each of these stores, the home store first, which holds these refill counts (`None`: none).
+    /// A cell over each of these stores, the home store first, which holds these refill counts and floors (`None`: none).
     ///
     /// # Errors
     /// The refill counts are damaged, or of a newer version.
     pub(super) fn new(stores: Vec<Store>, limits: Limits, refills: Option<&[u8]>) -> Result<Self, RefillsError> {
         assert!(!stores.is_empty(), "a node has a home store");
-        let cell = |(index, store)| Replica::new(store, limits, refills.filter(|_| index == 0));
-        Ok(Self { cells: stores.into_iter().enumerate().map(cell).collect::<Result<_, _>>()? })
+        // The home cell writes them; the others mint by the floors.
+        let cell = |store| Replica::new(store, limits, refills);
+        Ok(Self { cells: stores.into_iter().map(cell).collect::<Result<_, _>>()? })
     }
 
     pub(super) fn count(&self) -> u8 {
@@ -111,6 +112,13 @@ impl Cells {
             log_bytes += log;
         }
         (sum, log_bytes)
+    }
+
+    /// What all cells joined for the sake of repair.
+    pub(super) fn repaired(&self) -> Repaired {
+        let mut sum = Repaired::default();
+        self.cells.iter().for_each(|cell| sum.add(cell.repaired()));
+        sum
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -4,7 +4,7 @@ use shoal_protocol::id::{ClusterId, LayoutId, NodeId};
 use shoal_protocol::member::{Member, StoreLease};
 use shoal_protocol::object::Limits;
 
-use crate::repair::HandoffLimits;
+use crate::repair::{HandoffLimits, RepairConfig};
 use crate::storage::Budget;
 use crate::system::JoinMode;
 
@@ -56,6 +56,8 @@ pub struct NodeLimits {
     pub storage: Budget,
     /// Hints, and how fast what others missed is given back.
     pub handoff: HandoffLimits,
+    /// How much repair does, and how often.
+    pub repair: RepairConfig,
 }
 
 impl NodeConfig {
@@ -84,6 +86,7 @@ impl Default for NodeLimits {
             replica_requests_max: 50_000,
             storage: Budget::default(),
             handoff: HandoffLimits::default(),
+            repair: RepairConfig::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use shoal_protocol::peer::{PeerRequest, PeerResponse, Refusal};
 use shoal_protocol::time::Now;
 
 use super::{ClientTag, Effect, LinkId, Node, SYSTEM_BLOB, clients};
+use crate::repair::RepairInput;
 use crate::ring::Rings;
 use crate::storage::{CellId, PersistTicket};
 use crate::system::{SystemAnswer, SystemAsk, SystemEffect, SystemInput};
@@ -53,6 +54,11 @@ impl Node {
         (request, response): (RequestId, PeerResponse),
         out: &mut Vec<Effect>,
     ) {
+        if request.0 & REPAIR_ID_BITS == REPAIR_ID_BITS {
+            let ask = RequestId(request.0 & !REPAIR_ID_BITS);
+            self.repair(now, RepairInput::Answered { ask, response }, out);
+            return;
+        }
         if request.0 & SYSTEM_ID_BIT == 0 {
             self.coordinate(now, out, |coordinator, around, effects| {
                 coordinator.answered(around, request, response, effects);
@@ -141,6 +147,7 @@ impl Node {
                 }
             }
         }
+        self.met(now, out);
     }
 
     fn persist(&mut self, version: u64, state: bytes::Bytes, out: &mut Vec<Effect>) {
@@ -189,6 +196,7 @@ impl Node {
             }
             out.extend(effects.into_iter().map(|effect| Effect::Store { cell, effect }));
         }
+        self.hold(now, out);
         // Somebody was told that this node's data is gone for ever, and others hold it in its place by now.
         if self.system.state().is_given_up(self.config.node) && self.renewing.is_empty() {
             tracing::error!("this node was removed for good: it goes on as a new one");
@@ -200,5 +208,7 @@ impl Node {
 
 /// Request ids with this bit are the system state's, the others the coordinator's (which begin below it).
 const SYSTEM_ID_BIT: u64 = 1 << 63;
+/// With these bits they are repair's; so many exchanges of system state there never are.
+pub(super) const REPAIR_ID_BITS: u64 = 0b11 << 62;
 /// An exchange is one round trip and one sync.
 const SYSTEM_DEADLINE: Duration = Duration::from_secs(2);

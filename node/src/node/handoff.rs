@@ -3,7 +3,7 @@
 //! Glue, and what only the node knows: who can be reached, who holds a partition now, which keyspaces are gone.
 //! Invariant: a hint is refused before it is stored, never dropped; whoever is asked to hold need not hold the partition.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use shoal_protocol::time::{Instant, Now};
 
 use super::{Asker, Effect, Node, Work, replica_work};
 use crate::coordinator::Owing;
-use crate::repair::{GiveId, HandoffEffect, HintsPage, JobId, Outcome, Row};
+use crate::repair::{GiveId, HandoffEffect, HintsPage, JobId, Outcome, RepairInput, Row};
 use crate::replica::{Question, ReplicaEffect};
 use crate::storage::{
     CellId, CellPlace, DropId, FeedId, FeedRequest, Room, ScanId, ScanPage, StoreEvent, data_partition, hint_partition,
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Somebody asks to hold a write for a primary.
-    pub(super) fn hold(
+    pub(super) fn hold_for(
         &mut self,
         now: Now,
         asker: Asker,
@@ -128,7 +128,7 @@ impl Node {
     }
 
     /// What was asked of a store is done.
-    pub(super) fn repair_stored(
+    pub(super) fn handoff_stored(
         &mut self,
         now: Now,
         (cell, event): (CellId, StoreEvent),
@@ -154,12 +154,16 @@ impl Node {
                 if let Some(job) = self.handoff_calls.drops.remove(&(cell, id)) {
                     self.handoff.dropped(now.instant, job);
                 }
+                self.repair_stored(now, cell, StoreEvent::Dropped { id }, work);
             }
             StoreEvent::Synced
             | StoreEvent::Ready { .. }
             | StoreEvent::Damaged { .. }
             | StoreEvent::Persisted { .. }
             | StoreEvent::Digests { .. }
+            | StoreEvent::Partitions { .. }
+            | StoreEvent::Keys { .. }
+            | StoreEvent::Flushed
             | StoreEvent::Ingested { .. }
             | StoreEvent::Verified { .. }
             | StoreEvent::Room
@@ -276,6 +280,8 @@ impl Node {
                 HandoffEffect::Give { id, to, hold_for, row } => self.give(now, (id, to), (hold_for, row), (work, out)),
                 HandoffEffect::Lost { peer, partition } => {
                     tracing::warn!(node = %peer, ?partition, "what it missed is not known here any more");
+                    let partitions = BTreeSet::from([partition]);
+                    self.tell_repair(now, RepairInput::Lost { peer, partitions }, work);
                 }
             }
         }

@@ -87,8 +87,9 @@ impl Node {
         all.filter(|partition| rings().any(|ring| is_short(ring, *partition))).collect()
     }
 
-    /// What is said of the layouts.
-    pub(super) fn layouts_report(&self) -> Layouts {
+    /// What this node says of the layouts.
+    #[must_use]
+    pub fn layouts_report(&self) -> Layouts {
         let Some(rings) = &self.rings else {
             return Layouts {
                 active: Vec::new(),

@@ -11,6 +11,7 @@ use shoal_protocol::peer::PeerHello;
 use shoal_protocol::time::Now;
 
 use super::{Effect, Node, Parcel, role};
+use crate::repair::RepairInput;
 use crate::system::SystemInput;
 
 impl Node {
@@ -98,6 +99,7 @@ impl Node {
             self.tell_system_of(now, node, out);
             self.confirm_leases(now, out);
             self.advance_handoff(now, out);
+            self.repair(now, RepairInput::PeerUp(node), out);
             self.advance_transition(now, out);
         } else if !is_alive && self.alive.remove(&node) {
             self.lose(now, node, out);
@@ -122,6 +124,7 @@ impl Node {
         self.views.lose(node);
         self.advance_views(now, out);
         self.tell_system(now, SystemInput::PeerDown(node), out);
+        self.repair(now, RepairInput::PeerDown(node), out);
         self.coordinate(now, out, |coordinator, around, effects| coordinator.peer_down(around, node, effects));
         self.advance_handoff(now, out);
     }

@@ -90,6 +90,10 @@ impl Node {
             out.push(refused(Refusal::Overloaded));
             return;
         }
+        if let PeerRequest::Repair(ask) = call.request {
+            let work = self.compare_asked(Asker::Peer(link, request), ask);
+            return self.route(now, work, out);
+        }
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
         let is_repair = call.view.is_none();
         let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request, is_repair));
@@ -104,7 +108,7 @@ impl Node {
         (deadline, request, is_repair): (Instant, PeerRequest, bool),
     ) -> VecDeque<Work> {
         if let PeerRequest::Repair(RepairAsk::Hold { target, place, delta, compact_epoch: _ }) = request {
-            return self.hold(now, asker, (target, &place, delta));
+            return self.hold_for(now, asker, (target, &place, delta));
         }
         match self.owned(&request, is_repair) {
             Ok(partition) => {

@@ -2,7 +2,7 @@
 
 use shoal_protocol::client::{MemberStatus, NodeEndpoint, Routes, Status};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Class, NodeId, PARTITIONS_COUNT, Partition};
+use shoal_protocol::id::{Class, LayoutId, NodeId, PARTITIONS_COUNT, Partition};
 use shoal_protocol::member::Liveness;
 use shoal_protocol::time::Instant;
 
@@ -52,6 +52,12 @@ impl Node {
         std::iter::once(me).chain(others).collect()
     }
 
+    /// The layout that founded the cluster.
+    #[must_use]
+    pub fn founding(&self) -> Option<LayoutId> {
+        self.system.state().formed().map(|layout| layout.id())
+    }
+
     fn figures(&self, now: Instant) -> Vec<(String, u64)> {
         let allocations = self.config.allocations.map(|read| ("allocations".to_owned(), read()));
         let mut figures = vec![
@@ -59,6 +65,7 @@ impl Node {
             ("replica_requests_waiting".into(), self.cells.waiting_count() as u64),
             ("keyspaces".into(), self.system.keyspaces().len() as u64),
             ("stores".into(), u64::from(self.cells.count())),
+            ("layouts".into(), self.system.layouts().len() as u64),
             ("gossip_health".into(), u64::from(self.gossip.health())),
             ("gossip_malformed".into(), self.gossip.dropped().malformed + self.gossip.dropped().foreign_version),
             ("gossip_over_limits".into(), self.gossip.dropped().members + self.gossip.dropped().relays),
@@ -72,6 +79,7 @@ impl Node {
             ("storage_feed_bytes_written", written.feed_bytes),
         ];
         figures.extend(bytes.map(|(name, bytes)| (name.to_owned(), bytes)));
+        figures.extend(self.repair_figures());
         figures.extend(allocations);
         figures.extend(self.handoff_figures(now).map(|(name, figure)| (name.to_owned(), figure)));
         figures

@@ -17,6 +17,7 @@ use shoal_protocol::member::Liveness;
 use shoal_protocol::time::Now;
 
 use super::{Effect, Node};
+use crate::repair::RepairInput;
 use crate::ring::{Evidence, Ring, Rings, Step};
 use crate::system::{Fenced, Synced, SystemInput};
 
@@ -29,6 +30,8 @@ pub(super) struct Transition {
     incoming: Pulled,
     /// Who was pulled from by that store, whatever the layout.
     recovered: Pulled,
+    /// Peers that this store had met when this was last looked at.
+    met_count: usize,
     /// Who is to be pulled from.
     pub(super) wanted: BTreeSet<(Partition, NodeId)>,
     /// Layouts that do not name this store, of whose partitions it has everything.
@@ -83,8 +86,9 @@ impl Node {
         self.aim(now, (store, rings.target().layout().id()), out);
         self.attest_fences(now, &rings, store, out);
         let mut wanted = self.recover(&rings, store);
-        let is_behind = rings.lists(self.config.node) && !rings.target().layout().names(self.config.node, store);
-        if wanted.is_empty() && is_behind {
+        let is_behind =
+            rings.target().layout().lists(self.config.node) && !rings.target().layout().names(self.config.node, store);
+        if wanted.is_empty() && is_behind && self.is_synced() {
             self.tell_system(now, SystemInput::CaughtUp, out);
         }
         for from in rings.older() {
@@ -110,6 +114,14 @@ impl Node {
         self.want(now, BTreeSet::new(), out);
     }
 
+    /// A peer was met perhaps, which changes no state.
+    pub(super) fn met(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let met_count = self.system.met_count();
+        if std::mem::replace(&mut self.transition.met_count, met_count) != met_count {
+            self.advance_transition(now, out);
+        }
+    }
+
     /// A partition was pulled: everything that was synced there when that began is durable here.
     pub(super) fn pulled(&mut self, now: Now, partition: Partition, from: NodeId, out: &mut Vec<Effect>) {
         if self.transition.wanted.contains(&(partition, from)) {
@@ -132,7 +144,8 @@ impl Node {
         let has_met = |ring: &Ring| {
             let layout = ring.layout();
             let is_known = !layout.lists(me) || layout.names(me, mark);
-            is_known || self.held(ring).all(|partition| self.has_met_enough(ring, partition))
+            let has_rejoined = self.system.state().has_rejoined(store);
+            is_known || has_rejoined && self.held(ring).all(|partition| self.has_met_enough(ring, partition))
         };
         if rings.iter().all(has_met) {
             self.tell_system(now, SystemInput::Fenced { layouts }, out);
@@ -143,6 +156,10 @@ impl Node {
     fn recover(&mut self, rings: &Rings, store: StoreMark) -> BTreeSet<(Partition, NodeId)> {
         let me = self.config.node;
         let mut wanted = BTreeSet::new();
+        // Before that there may be keyspaces of which it has not heard.
+        if !self.system.state().has_rejoined(store.incarnation) {
+            return wanted;
+        }
         for ring in rings.iter() {
             let layout = ring.layout();
             if !layout.lists(me) || layout.names(me, store) || self.transition.has_caught_up(layout.id()) {
@@ -315,7 +332,10 @@ impl Node {
     }
 
     /// Makes these the pulls under way.
-    fn want(&mut self, _now: Now, wanted: BTreeSet<(Partition, NodeId)>, _out: &mut Vec<Effect>) {
-        self.transition.wanted = wanted;
+    fn want(&mut self, now: Now, wanted: BTreeSet<(Partition, NodeId)>, out: &mut Vec<Effect>) {
+        if self.transition.wanted != wanted {
+            self.transition.wanted.clone_from(&wanted);
+            self.repair(now, RepairInput::Wanted { pulls: wanted }, out);
+        }
     }
 }

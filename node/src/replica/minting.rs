@@ -2,7 +2,9 @@
 //!
 //! At-least-once: a caller that repeats the call asks for another operation. What it observed is what this replica holds,
 //! or as much of it as the caller's context covers.
-//! Invariants: a dot is used only from a durable lease; the delta leaves the node only after its local sync (DESIGN §4).
+//! Invariants: a dot is used only from a durable lease; the delta leaves the node only after its local sync (DESIGN §4). Where
+//! rows were lost, what this store minted before is never gone on with: `prev` then names no dot that the object may be missing,
+//! or whoever has that dot would take it for removed.
 
 use shoal_protocol::causality::{Context, Dot};
 use shoal_protocol::error::RequestError;
@@ -50,7 +52,15 @@ impl<T: Clone> Replica<T> {
             return;
         };
         self.hlc = self.hlc.max(visible.object.hlc_max()).next(now.wall);
-        let bound = bound(&request, &visible.object, dot, self.hlc)
+        let prev = Dot { actor: dot.actor, n: visible.object.context().max(dot.actor) };
+        let is_doubtful = self.refills.is_below_floor(key.partition(), prev);
+        if is_doubtful && request.operation.counter_path().is_some() {
+            // A total that leaves out what was lost would be joined as less than that. Another replica has none to continue.
+            out.push(refuse(from, Refusal::NotSynced));
+            return;
+        }
+        let prev = if is_doubtful { n.saturating_sub(1) } else { prev.n };
+        let bound = bound(&request, &visible.object, (dot, prev), self.hlc)
             .and_then(|delta| check(&visible.object, &delta, &self.limits, now.wall).map(|()| delta));
         match bound {
             Ok(delta) if !self.has_room_for(&delta) => out.push(refuse(from, Refusal::Full)),
@@ -65,7 +75,7 @@ impl<T: Clone> Replica<T> {
     }
 }
 
-fn bound(request: &MintRequest, visible: &Object, dot: Dot, hlc: Hlc) -> Result<Object, Refusal> {
+fn bound(request: &MintRequest, visible: &Object, (dot, prev): (Dot, u64), hlc: Hlc) -> Result<Object, Refusal> {
     // What the caller saw and wants removed must be here to be removed: another replica may have it.
     let is_seen = |context: &Context| visible.context().covers_all(context);
     if removes_part(&request.operation) && !request.observed.as_ref().is_none_or(is_seen) {
@@ -79,7 +89,7 @@ fn bound(request: &MintRequest, visible: &Object, dot: Dot, hlc: Hlc) -> Result<
         }
         (None, _) | (_, None) => None,
     };
-    let mint = Mint { dot, prev: visible.context().max(dot.actor), hlc, total };
+    let mint = Mint { dot, prev, hlc, total };
     let observed = request.observed.as_ref().map(|context| visible.as_seen_by(context));
     bind(&request.operation, &mint, observed.as_ref().unwrap_or(visible)).map_err(|error| bad(error.to_string()))
 }
@@ -102,5 +112,37 @@ fn removes_part(operation: &Operation) -> bool {
         | Operation::Enable
         | Operation::SetAdd { .. }
         | Operation::CounterAdd { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_protocol::id::Actor;
+    use shoal_protocol::object::{Conflict, Element, View, merge};
+
+    use super::*;
+
+    const STORE: Actor = Actor(5);
+
+    fn add(element: i64, (n, prev): (u64, u64), visible: &Object) -> Object {
+        let operation = Operation::SetAdd { element: Element::Int(element) };
+        let request = MintRequest::new(operation, None, None);
+        bound(&request, visible, (Dot { actor: STORE, n }, prev), Hlc::default()).unwrap()
+    }
+
+    /// This store minted dots 5 and 9 for an object and lost its row. The other replica that was asked has only the first.
+    #[test]
+    fn going_on_from_a_healed_object_would_remove_what_was_lost_from_those_who_have_it() {
+        let first = add(1, (5, 0), &Object::default());
+        let second = add(2, (9, 5), &first);
+        let (healed, third_replica) = (first.clone(), merge(&first, &second));
+        let elements = |object: &Object| {
+            let View::Set(elements) = object.view(Conflict::Siblings, WallTime(0)) else { panic!("{object:?}") };
+            elements.len()
+        };
+        let going_on = add(3, (20, healed.context().max(STORE)), &healed);
+        assert_eq!(elements(&merge(&third_replica, &going_on)), 2, "the second add is taken for removed");
+        let careful = add(3, (20, 19), &healed);
+        assert_eq!(elements(&merge(&third_replica, &careful)), 3);
     }
 }

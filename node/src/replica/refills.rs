@@ -1,13 +1,16 @@
 //! How often stores refilled partitions: this node's own, and what others told of theirs.
 //!
 //! Shape: (node, partition) -> the greatest custody noted; who is not there never refilled it. A count belongs to one
-//! incarnation and begins at 0 with the next. One blob of the store: a version byte, then the entries in order.
-//! Source: DESIGN §4 (Actors). Invariants: only what is durable is told, so a count survives whoever saw it; counts only grow.
+//! incarnation and begins at 0 with the next. Of this node's own partitions also a *floor*: the dots below it were minted
+//! before rows were lost. One blob of the store: a version byte, then the entries in order.
+//! Source: DESIGN §4 (Actors). Invariants: only what is durable is told, so a count survives whoever saw it; counts and floors
+//! only grow.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use shoal_protocol::causality::Dot;
 use shoal_protocol::codec;
 use shoal_protocol::id::{Actor, NodeId, Partition, RefillCount};
 use shoal_protocol::peer::Custody;
@@ -21,6 +24,7 @@ type Counts = BTreeMap<(NodeId, Partition), Custody>;
 pub(crate) struct Refills {
     noted: Counts,
     durable: Counts,
+    floors: BTreeMap<Partition, DotFloor>,
     writing: Option<PersistTicket>,
 }
 
@@ -31,8 +35,21 @@ pub struct RefillsError {
     reason: String,
 }
 
+/// Where a store stood when it lost rows of a partition: it may have minted anything below for any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DotFloor {
+    /// Its incarnation then.
+    pub incarnation: Actor,
+    /// The first dot it had not used.
+    pub n: u64,
+}
+
 #[derive(Serialize, Deserialize)]
-struct Stored(Vec<(NodeId, Partition, Custody)>);
+struct Stored(Vec<(NodeId, Partition, Custody)>, Vec<(Partition, DotFloor)>);
+
+/// As version 1 had it.
+#[derive(Serialize, Deserialize)]
+struct StoredCounts(Vec<(NodeId, Partition, Custody)>);
 
 impl Refills {
     /// The counts of a store that holds `stored` (`None`: none were ever noted).
@@ -40,16 +57,33 @@ impl Refills {
         let damaged = |reason: String| RefillsError { reason };
         let Some(stored) = stored else { return Ok(Self::default()) };
         let (&version, body) = stored.split_first().ok_or_else(|| damaged("empty".into()))?;
-        if version != VERSION {
-            return Err(damaged(format!("version {version}; this build knows {VERSION}")));
-        }
-        let Stored(entries) = codec::decode(body).map_err(|error| damaged(error.to_string()))?;
+        let bad = |error: codec::CodecError| damaged(error.to_string());
+        let Stored(entries, floors) = match version {
+            VERSION => codec::decode(body).map_err(bad)?,
+            VERSION_WITHOUT_FLOORS => {
+                let StoredCounts(entries) = codec::decode(body).map_err(bad)?;
+                Stored(entries, Vec::new())
+            }
+            newer => return Err(damaged(format!("version {newer}; this build knows {VERSION}"))),
+        };
         let noted: Counts =
             entries.into_iter().map(|(node, partition, custody)| ((node, partition), custody)).collect();
-        if encode(&noted) != stored {
+        let opened = Self { durable: noted.clone(), noted, floors: floors.into_iter().collect(), writing: None };
+        if version == VERSION && opened.bytes() != stored {
             return Err(damaged("not canonical".into()));
         }
-        Ok(Self { durable: noted.clone(), noted, writing: None })
+        Ok(opened)
+    }
+
+    /// Notes that this store may have minted anything below a dot for rows of a partition that are lost.
+    pub(crate) fn note_floor(&mut self, partition: Partition, floor: DotFloor) {
+        self.floors.insert(partition, floor);
+    }
+
+    /// Whether the highest dot of this store that an object shows may not be the highest it minted for it.
+    pub(crate) fn is_below_floor(&self, partition: Partition, highest: Dot) -> bool {
+        let floor = self.floors.get(&partition).filter(|floor| floor.incarnation == highest.actor);
+        floor.is_some_and(|floor| highest.n < floor.n)
     }
 
     /// How often this incarnation of a node refilled a partition, as far as is durable here.
@@ -69,7 +103,11 @@ impl Refills {
 
     /// What is to be stored.
     pub(crate) fn bytes(&self) -> Bytes {
-        encode(&self.noted)
+        let counts = self.noted.iter().map(|(&(node, partition), &custody)| (node, partition, custody)).collect();
+        let floors = self.floors.iter().map(|(partition, floor)| (*partition, *floor)).collect();
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&codec::encode(&Stored(counts, floors)));
+        bytes.into()
     }
 
     /// `bytes` are being written.
@@ -91,16 +129,11 @@ impl Refills {
     }
 }
 
-fn encode(counts: &Counts) -> Bytes {
-    let entries = counts.iter().map(|(&(node, partition), &custody)| (node, partition, custody)).collect();
-    let mut bytes = vec![VERSION];
-    bytes.extend_from_slice(&codec::encode(&Stored(entries)));
-    bytes.into()
-}
-
 /// The name of the blob that holds the counts.
 pub(crate) const REFILLS_BLOB: &str = "refills";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of stores that never lost a row and knew no floors.
+const VERSION_WITHOUT_FLOORS: u8 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -140,6 +173,21 @@ mod tests {
         let again = Refills::open(Some(&refills.bytes())).unwrap();
         assert_eq!(again.count(NODE, PARTITION, Actor(5)), RefillCount(0));
         assert_eq!(again.durable.values().copied().collect::<Vec<_>>(), [custody(1, 3, 0)]);
+    }
+
+    #[test]
+    fn floors_are_found_again_and_what_version_1_wrote_is_read() {
+        let mut refills = Refills::default();
+        refills.note(NODE, PARTITION, custody(0, 5, 2));
+        refills.note_floor(PARTITION, DotFloor { incarnation: Actor(5), n: 10 });
+        let again = Refills::open(Some(&refills.bytes())).unwrap();
+        let dot = |actor, n| Dot { actor: Actor(actor), n };
+        assert!(again.is_below_floor(PARTITION, dot(5, 9)) && !again.is_below_floor(PARTITION, dot(5, 10)));
+        assert!(!again.is_below_floor(PARTITION, dot(6, 9)));
+        assert!(!again.is_below_floor(Partition { index: 8, ..PARTITION }, dot(5, 9)));
+        let mut old = vec![VERSION_WITHOUT_FLOORS];
+        old.extend_from_slice(&codec::encode(&StoredCounts(vec![(NODE, PARTITION, custody(0, 5, 2))])));
+        assert_eq!(Refills::open(Some(&old)).unwrap().count(NODE, PARTITION, Actor(5)), RefillCount(2));
     }
 
     #[test]

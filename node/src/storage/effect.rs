@@ -11,11 +11,14 @@ use bytes::Bytes;
 use shoal_protocol::id::{ClusterId, KeyspaceId, Lsn, Partition};
 use shoal_protocol::object::DigestKey;
 
-use super::key::{Extent, RowKey, RowRange};
+use super::dropping::{DropId, DropRows};
+use super::key::{RowKey, RowRange};
 use super::lease::Leases;
 use super::memtable::Memtable;
 use super::progress::RowsAt;
-use super::rowset::{FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, ScannedRows, VerifyReport, Written};
+use super::rowset::{
+    BucketKeys, FeedRow, FeedRows, IngestRow, LoadedRow, PartitionDigests, ScannedRows, VerifyReport, Written,
+};
 
 /// Work for the engine, by the lane that does it.
 #[derive(Clone, Debug)]
@@ -92,6 +95,10 @@ pub enum ReadEffect {
         /// Which.
         partition: Partition,
     },
+    /// List the partitions of which something is in the rows: `PartitionsRead`.
+    Partitions,
+    /// List the rows of some buckets: `KeysRead`.
+    Keys(KeysRequest),
 }
 
 /// One delta in the log, as received.
@@ -135,22 +142,6 @@ pub struct Ingest {
     pub digest_key: DigestKey,
 }
 
-/// Rows that are not wanted here any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropRows {
-    /// Returned when it is done.
-    pub id: DropId,
-    /// Which.
-    pub extent: Extent,
-    /// Only rows whose last delta is at or below this, and those that cannot be read. The partition's change feed is cut off
-    /// here.
-    pub through: Lsn,
-}
-
-/// Names one `Drop` of one store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DropId(pub u64);
-
 /// Names one `Ingest` of one store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IngestId(pub u64);
@@ -171,6 +162,23 @@ pub struct FeedRequest {
     /// At most so many.
     pub rows_max: usize,
     /// Stop behind the change that reaches this many bytes of objects.
+    pub bytes_max: usize,
+}
+
+/// Names one listing of keys of one store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeysId(pub u64);
+
+/// Which rows to list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysRequest {
+    /// Returned with the list.
+    pub id: KeysId,
+    /// Whose rows.
+    pub partition: Partition,
+    /// Of which of its buckets.
+    pub buckets: BTreeSet<u16>,
+    /// Stop behind the bucket that reaches this many bytes of keys and digests.
     pub bytes_max: usize,
 }
 
@@ -229,6 +237,18 @@ pub enum StoreDone {
         partition: Partition,
         /// What was read.
         digests: PartitionDigests,
+    },
+    /// The partitions of which something is in the rows.
+    PartitionsRead {
+        /// Which.
+        partitions: BTreeSet<Partition>,
+    },
+    /// The rows of some buckets.
+    KeysRead {
+        /// As in the request.
+        id: KeysId,
+        /// What was read.
+        keys: BucketKeys,
     },
     /// The objects are in the rows, durable.
     Ingested {
@@ -316,6 +336,20 @@ pub enum StoreEvent {
         /// What was read.
         digests: PartitionDigests,
     },
+    /// The partitions of which something is in the rows.
+    Partitions {
+        /// Which.
+        partitions: BTreeSet<Partition>,
+    },
+    /// The rows of some buckets.
+    Keys {
+        /// As `list_keys` was given it.
+        id: KeysId,
+        /// What was read.
+        keys: BucketKeys,
+    },
+    /// The rows have changed, other than by what `Ingested` and `Verified` tell; `flushed_through()` may have grown.
+    Flushed,
     /// The objects are durable and visible.
     Ingested {
         /// As `ingest` returned it.

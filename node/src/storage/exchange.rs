@@ -10,14 +10,15 @@ use bytes::Bytes;
 use shoal_protocol::id::{Lsn, Partition};
 
 use super::Store;
+use super::dropping::{DropId, DropRows};
 use super::effect::{
-    DropId, DropRows, FeedId, FeedRequest, Ingest, IngestId, ReadEffect, RowsEffect, ScanId, ScanRequest, StoreEffect,
-    StoreEvent,
+    FeedId, FeedRequest, Ingest, IngestId, KeysId, KeysRequest, ReadEffect, RowsEffect, ScanId, ScanRequest,
+    StoreEffect, StoreEvent,
 };
 use super::feed::join_feed;
 use super::hint::all_hints;
 use super::key::{Extent, RowKey};
-use super::rowset::{FeedRows, IngestRow, Written};
+use super::rowset::{BucketKeys, FeedRows, IngestRow, Written};
 
 impl Store {
     /// Reads what changed in a partition after an lsn: `StoreEvent::Feed` with this id.
@@ -34,6 +35,20 @@ impl Store {
     pub fn read_digests(&self, partition: Partition, out: &mut Vec<StoreEffect>) {
         if self.progress.serving {
             out.push(StoreEffect::Reads(ReadEffect::Digests { partition }));
+        }
+    }
+
+    /// Lists the partitions of which something is in the rows: `StoreEvent::Partitions`.
+    pub fn list_partitions(&self, out: &mut Vec<StoreEffect>) {
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Partitions));
+        }
+    }
+
+    /// Lists the rows of some buckets, as they are in the rows: `StoreEvent::Keys`.
+    pub fn list_keys(&self, request: KeysRequest, out: &mut Vec<StoreEffect>) {
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Keys(request)));
         }
     }
 
@@ -115,6 +130,13 @@ impl Store {
         // What was read in between may have been read before.
         self.cache.forget_extent(&work.extent);
         events.push(StoreEvent::Dropped { id: work.id });
+    }
+
+    pub(super) fn keys_read(&self, id: KeysId, keys: BucketKeys, events: &mut Vec<StoreEvent>) {
+        if !keys.damaged.is_empty() {
+            events.push(StoreEvent::Damaged { keys: keys.damaged.clone() });
+        }
+        events.push(StoreEvent::Keys { id, keys });
     }
 
     pub(super) fn feed_read(

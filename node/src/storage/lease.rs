@@ -5,6 +5,7 @@
 //! Invariants: a dot at or above the durable end, or above what was confirmed, is never minted; an lsn at or above it may be assigned, but is never
 //! called synced (so nothing with that lsn is revealed) before the lease that covers it is.
 
+use shoal_protocol::causality::Dot;
 use shoal_protocol::id::{Actor, Lsn};
 use shoal_protocol::member::StoreLease;
 
@@ -102,6 +103,12 @@ impl LeaseBook {
 }
 
 impl Store {
+    /// The first dot that this store has not used.
+    #[must_use]
+    pub fn next_dot(&self) -> Dot {
+        Dot { actor: self.leases.durable().incarnation, n: self.leases.dot_next }
+    }
+
     /// The lease that others are asked to confirm before anything is minted under it: durable, and this process's own.
     #[must_use]
     pub fn lease_to_confirm(&self) -> Option<StoreLease> {

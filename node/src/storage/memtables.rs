@@ -8,11 +8,11 @@
 
 use std::sync::Arc;
 
-use shoal_protocol::id::Lsn;
+use shoal_protocol::id::{Lsn, Partition};
 use shoal_protocol::object::Object;
 
 use super::budget::Budget;
-use super::key::{Extent, RowKey};
+use super::key::{Extent, RowKey, partition_bounds};
 use super::memtable::{Delta, Entry, Memtable};
 
 #[derive(Debug)]
@@ -78,6 +78,16 @@ impl Memtables {
     /// What is held of `key`.
     pub(super) fn entries(&self, key: &RowKey) -> Parts<&Entry> {
         self.tables().map(|memtable| memtable?.get(key))
+    }
+
+    /// Whether anything of `partition` is held.
+    pub(super) fn holds(&self, partition: Partition) -> bool {
+        let mut tables = self.tables().into_iter().flatten().filter(|memtable| !memtable.is_empty()).peekable();
+        if tables.peek().is_none() {
+            return false;
+        }
+        let bounds = partition_bounds(partition);
+        tables.any(|memtable| memtable.range(bounds.clone()).next().is_some())
     }
 
     /// The highest lsn joined, if any is held.
@@ -154,7 +164,7 @@ const PIECE_ROWS_MAX: usize = 8_000;
 #[cfg(test)]
 mod tests {
     use shoal_protocol::address::Place;
-    use shoal_protocol::id::{Class, KeyspaceId, Partition};
+    use shoal_protocol::id::{Class, KeyspaceId};
 
     use super::*;
 

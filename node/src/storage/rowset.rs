@@ -121,6 +121,17 @@ pub struct BucketDigest {
     pub count: u32,
 }
 
+/// The rows of some buckets of a partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BucketKeys {
+    /// Readable rows with their digests, bucket by bucket, each in row order.
+    pub keys: Vec<(RowKey, Digest)>,
+    /// Rows that are, or once were, unreadable.
+    pub damaged: Vec<RowKey>,
+    /// The last bucket looked at: those behind it are to be asked for again.
+    pub through: u16,
+}
+
 /// What a scrub found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {

@@ -127,6 +127,12 @@ impl SystemState {
         &self.synced
     }
 
+    /// Whether a store that took another's place has heard from enough members what that may have been told.
+    #[must_use]
+    pub fn has_rejoined(&self, store: Actor) -> bool {
+        self.rejoined.contains(&store)
+    }
+
     /// Whether a node's newest store is gone for ever, as an operator said.
     #[must_use]
     pub fn is_given_up(&self, node: NodeId) -> bool {

@@ -30,6 +30,12 @@ struct Arguments {
     /// Let one machine lose its disk while clients work.
     #[arg(long)]
     wipes: bool,
+    /// Let nodes come and go while clients work.
+    #[arg(long)]
+    growth: bool,
+    /// Let bits of one machine's rows flip at the end.
+    #[arg(long)]
+    rots: bool,
 }
 
 fn main() -> ExitCode {
@@ -44,11 +50,11 @@ fn main() -> ExitCode {
 
 /// How many histories broke a rule.
 fn play(arguments: &Arguments, out: &mut impl Write) -> io::Result<u64> {
-    let Arguments { seed, count, steps, trace, mutant, wipes } = *arguments;
+    let Arguments { seed, count, steps, trace, mutant, wipes, growth, rots } = *arguments;
     let mut broken = 0;
     let mut sum: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seed..seed.saturating_add(count) {
-        let report = run(seed, Options { steps, trace, mutant, wipes });
+        let report = run(seed, Options { steps, trace, mutant, wipes, growth, rots });
         let wrong = !report.findings.is_empty();
         broken += u64::from(wrong);
         for (what, times) in &report.figures {

@@ -11,8 +11,10 @@ use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::client::{
     ClientCall, ClientRequest, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, Operate, SessionGrant,
 };
+use shoal_protocol::cluster::{LayoutChange, LayoutNode, RoleChange};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::KeyspaceId;
+use shoal_protocol::layout::NodeState;
 use shoal_protocol::object::{Object, Operation, Value};
 
 use super::Sim;
@@ -144,6 +146,30 @@ impl Sim {
         let attempt = (self.admin.index as u64) << 32 | self.admin.next;
         self.world.ask(self.admin.index, node, attempt, ask);
         attempt
+    }
+
+    /// Some node is to give everything away; whether that is known to be stored.
+    pub(super) fn let_leave(&mut self, node: usize) -> bool {
+        let role = RoleChange { leaving: Some(true), ..RoleChange::default() };
+        let change = LayoutChange::Set { node: self.world.id(node), role, staged: false };
+        let asked = self.world.dice.index(self.world.nodes());
+        // Clients count on three replicas.
+        let Some(Ok(ClientResponse::Layouts(now))) = self.ask(asked, ClientRequest::Layouts, Duration::from_secs(2))
+        else {
+            return false;
+        };
+        let stays = |known: &&LayoutNode| {
+            known.node != self.world.id(node) && known.role.as_ref().is_some_and(|role| role.state == NodeState::Active)
+        };
+        if now.nodes.iter().filter(stays).count() < 3 {
+            return false;
+        }
+        let answer = self.ask(asked, ClientRequest::ChangeLayout(change), Duration::from_secs(2));
+        let is_done = matches!(answer, Some(Ok(ClientResponse::Layouts(_))));
+        if is_done {
+            self.world.count("leaves");
+        }
+        is_done
     }
 
     /// Something with a keyspace that no client uses.

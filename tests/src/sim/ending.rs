@@ -15,6 +15,8 @@ use shoal_protocol::time::WallTime;
 
 use super::client::Client;
 use super::faults::Act;
+use super::mutant::Mutant;
+use super::world::EXCHANGE_PERIOD;
 use super::{Sim, oracle};
 
 impl Sim {
@@ -28,7 +30,7 @@ impl Sim {
             self.demand_handoff();
         }
         self.calm();
-        if !self.wait_until_serving() {
+        if !self.see_leavers_off() || !self.wait_until_serving() {
             return;
         }
         // Every message of before has arrived or is lost, every deadline is over.
@@ -40,6 +42,7 @@ impl Sim {
         if !self.await_handoff() {
             return;
         }
+        self.become_equal_unasked();
         let Some(objects) = self.read_everything() else { return };
         self.run_for(Duration::from_secs(3));
         let held = self.compare_replicas();
@@ -50,20 +53,76 @@ impl Sim {
             }
         }
         self.scan_everything(&objects);
+        if self.scenario.rots {
+            self.rot(&objects);
+        }
         self.check_keyspaces();
-        self.check_catching_up();
         if self.scenario.dark_end {
             self.lose_power(&held);
         }
         self.world.inspect();
     }
 
+    /// Nobody reads, and yet all replicas come to hold the same.
+    fn become_equal_unasked(&mut self) {
+        // Without comparisons it is for reads to repair what they find.
+        if self.world.mutant == Some(Mutant::NoRepair) {
+            return;
+        }
+        let until = self.world.now + 2 * EXCHANGE_PERIOD;
+        while self.world.now < until {
+            if self.probe_replicas().iter().all(|answers| Self::is_one(answers)) && self.is_refilled() {
+                self.world.count("equal unasked");
+                return;
+            }
+            self.run_for(Duration::from_secs(3));
+        }
+        self.compare_replicas();
+        if !self.is_refilled() {
+            self.world.find("wiped", "a new store did not pull what its node holds from all others");
+        }
+    }
+
+    /// Whether a node that lost its disk has found each of its partitions equal to that of every other holder since.
+    fn is_refilled(&self) -> bool {
+        let status = self.scenario.wiped.and_then(|node| self.world.status(node));
+        status.is_none_or(|status| {
+            figure(&status, "repair_partitions_never_clean") == 0 && !status.members[0].catching_up
+        })
+    }
+
+    /// Whether all replicas that show an object show the same.
+    fn is_one(answers: &[Option<PeerResponse>]) -> bool {
+        let mut states = answers.iter().flatten().filter(|answer| matches!(answer, PeerResponse::State { .. }));
+        let first = states.next();
+        states.all(|state| Some(state) == first)
+    }
+
+    /// Whoever is to leave does, sooner or later.
+    fn see_leavers_off(&mut self) -> bool {
+        for node in self.scenario.leavers.clone() {
+            let until = self.world.now + SERVE_MAX;
+            while !self.let_leave(node) {
+                if self.world.now > until {
+                    self.world.find("progress", format!("node {node} may not leave, long after the faults stopped"));
+                    return false;
+                }
+                self.run_for(Duration::from_secs(1));
+            }
+        }
+        true
+    }
+
     pub(super) fn wait_until_serving(&mut self) -> bool {
+        let leavers: Vec<NodeId> = self.scenario.leavers.iter().map(|node| self.world.id(*node)).collect();
         // And whatever anybody was believed to be meanwhile, all can ask all again.
         let is_well = |status: Status, nodes| {
             status.serving.is_ok()
                 && status.members.len() == nodes
                 && status.members.iter().all(MemberStatus::is_reachable)
+                && status.members.iter().all(|member| !member.catching_up)
+                && status.members.iter().all(|member| member.in_layout != leavers.contains(&member.endpoint.node))
+                && status.figures.iter().any(|figure| *figure == ("layouts".to_owned(), 1))
         };
         let all_serve = |sim: &Self| {
             let nodes = sim.world.nodes();
@@ -73,7 +132,11 @@ impl Sim {
         // `status` is no small work: look now and then.
         while !all_serve(self) {
             if self.world.now > until {
-                self.world.find("progress", "not all nodes serve and reach each other, long after the faults stopped");
+                self.world.find("progress", "not all nodes serve, reach each other and are synced under one layout");
+                for node in 0..self.world.nodes() {
+                    let standing = self.world.standing(node);
+                    self.world.find("progress", format!("node {node} {standing}"));
+                }
                 return false;
             }
             self.run_for(Duration::from_millis(100));
@@ -112,9 +175,8 @@ impl Sim {
         Some(objects)
     }
 
-    /// Reads as asked, or with one reply less where a holder lost its disk: it is never to count.
-    fn read_patiently(&mut self, mut get: Get) -> Option<(Get, Got)> {
-        let all = get.r;
+    /// Reads as asked, with all replicas: one that lost its disk has caught up by now.
+    pub(super) fn read_patiently(&mut self, get: Get) -> Option<(Get, Got)> {
         let mut last: Option<Result<ClientResponse, RequestError>> = None;
         for _ in 0..5 {
             let node = self.world.dice.index(self.world.nodes());
@@ -122,18 +184,19 @@ impl Sim {
             if let Some(Ok(ClientResponse::Got(got))) = last {
                 return Some((get, got));
             }
-            if let Some(Err(RequestError::Unavailable { .. })) = last
-                && self.world.wiped().is_some()
-            {
-                get.r = all.map(|all| all - 1);
-            }
         }
         self.world.find("progress", format!("{:?} cannot be read although nothing fails: {last:?}", get.place));
         None
     }
 
     /// What every key's replicas hold, if it is the same; findings if not.
-    fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+    pub(super) fn compare_replicas(&mut self) -> Vec<Option<Object>> {
+        let probed = self.probe_replicas();
+        probed.iter().enumerate().map(|(key, answers)| self.compare(key, answers)).collect()
+    }
+
+    /// What every node says of each key, past all coordinators.
+    fn probe_replicas(&mut self) -> Vec<Vec<Option<PeerResponse>>> {
         let nodes = self.world.nodes();
         let mut asked = Vec::new();
         for key in 0..self.history.keys.len() {
@@ -141,31 +204,21 @@ impl Sim {
             asked.push((0..nodes).map(|node| self.world.probe(node, &place)).collect::<Vec<_>>());
         }
         self.run_for(Duration::from_secs(2));
-        let mut held = Vec::new();
-        for (key, requests) in asked.into_iter().enumerate() {
-            let answers: Vec<_> = requests.into_iter().map(|request| self.world.probed(request)).collect();
-            held.push(self.compare(key, &answers));
-        }
-        held
+        let answers = |requests: Vec<_>| requests.into_iter().map(|request| self.world.probed(request)).collect();
+        asked.into_iter().map(answers).collect()
     }
 
     fn compare(&mut self, key: usize, answers: &[Option<PeerResponse>]) -> Option<Object> {
         let place = self.history.keys[key].place.clone();
         let mut states = Vec::new();
-        let mut lost = 0;
-        for (node, answer) in answers.iter().enumerate() {
+        for answer in answers {
             match answer {
                 Some(PeerResponse::Refused(Refusal::NotReplica)) => {}
-                Some(PeerResponse::Refused(Refusal::NotSynced)) if self.world.wiped() == Some(node) => lost += 1,
-                Some(PeerResponse::State { object, .. }) if self.world.wiped() == Some(node) => {
-                    let object = Object::decode(object);
-                    self.world.find("wiped", format!("node {node} lost {place:?} and shows {object:?}"));
-                }
                 Some(PeerResponse::State { object, digest }) => states.push((object.clone(), *digest)),
                 other => self.world.find("progress", format!("a replica does not show {place:?}: {other:?}")),
             }
         }
-        if states.len() + lost != usize::from(self.history.space_of(key).n) {
+        if states.len() != usize::from(self.history.space_of(key).n) {
             self.world.find("placement", format!("{place:?} has {} replicas", states.len()));
         }
         if states.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -245,19 +298,6 @@ impl Sim {
         None
     }
 
-    /// Every node knows who lost its store, and says so.
-    fn check_catching_up(&mut self) {
-        let wiped = self.world.wiped().and_then(|node| self.world.status(node)).map(|status| status.node);
-        for node in 0..self.world.nodes() {
-            let Some(status) = self.world.status(node) else { continue };
-            let members = status.members.iter().filter(|member| member.catching_up);
-            let said: Vec<NodeId> = members.map(|member| member.endpoint.node).collect();
-            if said != Vec::from_iter(wiped) {
-                self.world.find("wiped", format!("node {node} says {said:?} are catching up, it is {wiped:?}"));
-            }
-        }
-    }
-
     /// All machines lose power at once, and have lost nothing.
     fn lose_power(&mut self, before: &[Option<Object>]) {
         for node in 0..self.world.nodes() {
@@ -280,7 +320,12 @@ impl Sim {
     }
 }
 
+/// A figure of a node.
+pub(super) fn figure(status: &Status, name: &str) -> u64 {
+    status.figures.iter().find(|(found, _)| found == name).map_or(0, |(_, value)| *value)
+}
+
 /// All nodes serve so long after the last fault.
-const SERVE_MAX: Duration = Duration::from_secs(60);
+const SERVE_MAX: Duration = Duration::from_secs(120);
 /// Rounds of repeating; each leaves time for every attempt.
 const ROUNDS_MAX: usize = 12;

@@ -78,9 +78,17 @@ pub fn plan_wipes(world: &mut World, scenario: &Scenario) {
     }
 }
 
+/// Plans when nodes come that did not form the cluster.
+pub fn plan_growth(world: &mut World, scenario: &Scenario) {
+    for node in scenario.nodes..scenario.machines() {
+        let at = world.dice.millis((0, 6_000));
+        world.wake(at, Wake::Act(Act::Boot(node)));
+    }
+}
+
 fn steps(dice: &mut Dice, scenario: &Scenario, (kind, lasts): (FaultKind, Duration)) -> Vec<(Duration, Act)> {
     let zero = Duration::ZERO;
-    let node = dice.index(scenario.nodes);
+    let node = dice.index(scenario.machines());
     let cut = |pairs: Vec<Pair>| vec![(zero, Act::Stop(pairs.clone())), (lasts, Act::Free(pairs))];
     let disk = |act: DiskAct| (zero, Act::Disk(node, act));
     match kind {
@@ -98,7 +106,7 @@ fn steps(dice: &mut Dice, scenario: &Scenario, (kind, lasts): (FaultKind, Durati
         FaultKind::Swizzle => swizzle(dice, scenario, lasts),
         FaultKind::Crash => vec![(zero, Act::Crash(node)), (lasts, Act::Boot(node))],
         FaultKind::Restart => vec![(zero, Act::Halt(node)), (lasts, Act::Boot(node))],
-        FaultKind::PowerCut => (0..scenario.nodes)
+        FaultKind::PowerCut => (0..scenario.machines())
             .flat_map(|node| {
                 let back = lasts / 2 + dice.millis((0, 500));
                 [(zero, Act::Crash(node)), (back, Act::Boot(node))]
@@ -117,16 +125,16 @@ fn steps(dice: &mut Dice, scenario: &Scenario, (kind, lasts): (FaultKind, Durati
 }
 
 fn endpoints(scenario: &Scenario) -> usize {
-    scenario.nodes + scenario.clients
+    scenario.machines() + scenario.clients
 }
 
 /// A side for every endpoint; clients may stand on either.
 fn sides(dice: &mut Dice, scenario: &Scenario) -> Vec<bool> {
     let mut sides: Vec<bool> = (0..endpoints(scenario)).map(|_| dice.percent(50)).collect();
     // Both sides have a node.
-    let first = dice.index(scenario.nodes);
+    let first = dice.index(scenario.machines());
     sides[first] = true;
-    sides[(first + 1) % scenario.nodes] = false;
+    sides[(first + 1) % scenario.machines()] = false;
     sides
 }
 
@@ -138,7 +146,7 @@ fn split(sides: &[bool], bridge: Option<usize>) -> Vec<Pair> {
 }
 
 fn node_pairs(scenario: &Scenario) -> Vec<Pair> {
-    let nodes = 0..scenario.nodes;
+    let nodes = 0..scenario.machines();
     nodes.clone().flat_map(|a| nodes.clone().map(move |b| (a, b))).filter(|(a, b)| a != b).collect()
 }
 

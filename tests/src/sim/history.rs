@@ -99,7 +99,8 @@ impl History {
         scenario: &Scenario,
         (name, id, spec): (KeyspaceName, KeyspaceId, KeyspaceSpec),
     ) {
-        let n = spec.class.n.min(u8::try_from(scenario.nodes).expect("clusters are small"));
+        let n =
+            spec.class.n.min(u8::try_from(scenario.machines() - scenario.leavers.len()).expect("clusters are small"));
         let quorum = |asked: u8| if asked == 0 { n / 2 + 1 } else { asked.min(n) };
         let space = self.spaces.len();
         self.spaces.push(Space { name, id, spec, n, r: quorum(spec.class.r), w: quorum(spec.class.w) });

@@ -13,10 +13,14 @@ pub enum Mutant {
     SkipCovered,
     /// A client repeats an operation under a fresh dot.
     FreshDot,
-    /// Read repairs are acknowledged and thrown away.
+    /// Read repairs are acknowledged and thrown away, and nobody compares anything.
     NoRepair,
     /// What is handed off is acknowledged and thrown away: a hint is forgotten before its target has synced it.
     HintForgotten,
+    /// Whoever compares trees goes past a level.
+    SkipLevel,
+    /// A comparison ends early: the second half of the partitions is taken to be equal.
+    TruncatedRanges,
     /// A replica refuses to join what would pass a limit.
     LimitInMerge,
     /// A coordinator takes the answer that a delta was admitted for an ack.
@@ -31,13 +35,15 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeSync,
         Self::QuorumOfOne,
         Self::SkipCovered,
         Self::FreshDot,
         Self::NoRepair,
         Self::HintForgotten,
+        Self::SkipLevel,
+        Self::TruncatedRanges,
         Self::LimitInMerge,
         Self::AdmittedIsAck,
         Self::AnswerTwice,

@@ -15,8 +15,12 @@ use super::dice::Dice;
 pub struct Scenario {
     /// The seed.
     pub seed: u64,
-    /// Nodes in the cluster.
+    /// Nodes that form the cluster.
     pub nodes: usize,
+    /// Nodes that come later.
+    pub newcomers: usize,
+    /// Nodes that are to leave.
+    pub leavers: Vec<usize>,
     /// Stores of each node.
     pub stores: u8,
     /// Clients.
@@ -43,6 +47,10 @@ pub struct Scenario {
     pub dark_end: bool,
     /// The machine that loses its disk, if one does.
     pub wiped: Option<usize>,
+    /// Whether bits of one machine's rows flip at the end.
+    pub rots: bool,
+    /// Every row is verified so often, seconds.
+    pub scrub_period_s: usize,
 }
 
 /// How links behave when they are not cut.
@@ -173,22 +181,57 @@ impl Scenario {
             lasting_fault: dice.percent(40),
             dark_end: dice.percent(25),
             wiped: None,
+            newcomers: 0,
+            leavers: Vec::new(),
+            rots: false,
+            scrub_period_s: 3_600,
             stores: dice.pick(&[1, 1, 1, 2, 3]),
             faults,
         }
     }
 
+    /// All machines there ever are.
+    #[must_use]
+    pub fn machines(&self) -> usize {
+        self.nodes + self.newcomers
+    }
+
+    /// Makes it a history in which nodes come and go while clients work.
+    pub fn grow(&mut self, dice: &mut Dice) {
+        self.nodes = dice.pick(&[3, 3, 4, 5]);
+        self.newcomers = dice.pick(&[1, 2, 2, 3]);
+        for (_, spec) in &mut self.keyspaces {
+            let (n, r, w) = dice.pick(&[(3, 0, 0), (3, 0, 0), (3, 2, 2), (3, 1, 3), (3, 3, 1)]);
+            spec.class = Class { n, r, w };
+        }
+        let all = dice.shuffled((0..self.machines()).collect());
+        let most = self.machines().saturating_sub(3);
+        self.leavers = all.into_iter().take(dice.index(most + 1)).collect();
+        self.lasting_fault = false;
+    }
+
     /// Makes it a history in which one machine loses its disk: every write is on W >= 2 replicas, and reads do without one
     /// of N.
     pub fn wipe_one(&mut self, dice: &mut Dice) {
+        self.do_without_one(dice);
+        // Reads cannot do without yet another one.
+        self.lasting_fault = false;
+        self.wiped = Some(dice.index(self.nodes));
+    }
+
+    /// Makes it a history at whose end rows of one machine rot, and are found and healed.
+    pub fn rot_one(&mut self, dice: &mut Dice) {
+        self.do_without_one(dice);
+        self.rots = true;
+        self.scrub_period_s = 20;
+    }
+
+    fn do_without_one(&mut self, dice: &mut Dice) {
         self.nodes = self.nodes.max(3);
         for (_, spec) in &mut self.keyspaces {
             let (n, r, w) = dice.pick(&[(3, 0, 0), (3, 2, 2), (3, 1, 3)]);
             spec.class = Class { n, r, w };
         }
-        // Reads cannot do without yet another one.
-        self.lasting_fault = false;
-        self.wiped = Some(dice.index(self.nodes));
     }
 }
 
@@ -284,8 +327,11 @@ fn limits(dice: &mut Dice) -> Limits {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, nodes, stores, clients, steps, .. } = self;
+        let Self { seed, nodes, stores, clients, steps, newcomers, leavers, .. } = self;
         writeln!(f, "seed {seed}: {nodes} nodes of {stores} stores, {clients} clients, {steps} operations")?;
+        if *newcomers > 0 {
+            writeln!(f, "  {newcomers} nodes come later, {leavers:?} leave")?;
+        }
         for (name, spec) in &self.keyspaces {
             let Class { n, r, w } = spec.class;
             writeln!(f, "  keyspace {name}: n {n}, r {r}, w {w}, {:?}, {:?}", spec.layout, spec.conflict)?;

@@ -5,6 +5,7 @@
 //! formed layout; no damage without bit rot.
 
 mod agenda;
+mod compared;
 mod host;
 mod machines;
 mod network;
@@ -16,18 +17,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shoal_node::node::{Effect, Input, NodeConfig, NodeLimits, Parcel as GossipParcel};
+use shoal_node::repair::RepairConfig;
 use shoal_node::storage::engine::Doubt;
 use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_node::system::JoinMode;
 use shoal_protocol::address::Place;
-use shoal_protocol::client::{ClientCall, ClientResponse, SessionGrant, Status, Welcome};
+use shoal_protocol::client::{ClientCall, ClientResponse, MemberStatus, SessionGrant, Status, Welcome};
+use shoal_protocol::cluster::Layouts;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, ClusterId, LayoutId, NodeId, RequestId};
+use shoal_protocol::id::{ClusterId, LayoutId, NodeId, RequestId};
 use shoal_protocol::object::Object;
 use shoal_protocol::peer::PeerResponse;
 use shoal_protocol::time::{Instant, Now};
 
 use self::agenda::Agenda;
+use self::compared::Compared;
 use self::host::Host;
 use self::network::Network;
 use self::storage::StorageStep;
@@ -64,13 +68,10 @@ pub struct World {
     probes_count: u64,
     /// For mutants: what each node has applied since it started.
     shadows: BTreeMap<(usize, Place), Object>,
+    compared: Compared,
     calm: bool,
-    /// The node that lost its disk, if one did.
-    wiped: Option<usize>,
-    /// The disk of the machine that is to lose it, as it was before the machine's last start, and whose store it was.
-    older: Option<(SimDisk, Actor)>,
-    /// Whose store was last put back in an older state.
-    restored: Option<Actor>,
+    /// The disk of the machine that is to lose it, as it was before the machine's last start.
+    older: Option<SimDisk>,
 }
 
 /// What happens next.
@@ -179,12 +180,11 @@ impl World {
             probes: BTreeMap::new(),
             probes_count: 0,
             shadows: BTreeMap::new(),
+            compared: Compared::default(),
             calm: false,
-            wiped: None,
             older: None,
-            restored: None,
         };
-        for index in 0..scenario.nodes {
+        for index in 0..scenario.machines() {
             let skew_ms = world.skew();
             let (config, disk) = (config(scenario, index), SimDisk::default());
             let doubt = vec![Doubt::Nothing; usize::from(scenario.stores)];
@@ -198,11 +198,13 @@ impl World {
                 slow_disk: 1,
                 is_lost: false,
             });
-            let start = world.now + world.dice.millis((0, 500));
-            world.agenda.plan(start, Event::Boot { node: index });
+            if index < scenario.nodes {
+                let start = world.now + world.dice.millis((0, 500));
+                world.agenda.plan(start, Event::Boot { node: index });
+            }
         }
-        for from in 0..scenario.nodes {
-            for to in 0..scenario.nodes {
+        for from in 0..scenario.machines() {
+            for to in 0..scenario.machines() {
                 world.plan_pulse((from, to));
             }
         }
@@ -248,6 +250,12 @@ impl World {
         self.hosts.len()
     }
 
+    /// The id of a node.
+    #[must_use]
+    pub fn id(&self, node: usize) -> NodeId {
+        self.hosts[node].config.node
+    }
+
     /// Whether a node's process runs.
     #[must_use]
     pub fn is_running(&self, node: usize) -> bool {
@@ -260,23 +268,24 @@ impl World {
         self.hosts[node].process.as_ref().map(|process| process.node.status(self.now))
     }
 
-    /// The node that lost its disk, if one did. A restored one that goes on as it was has lost nothing that anybody was told of:
-    /// else it had been found out.
-    #[must_use]
-    pub fn wiped(&self) -> Option<usize> {
-        let goes_on = |node: &usize| {
-            let status = self.status(*node);
-            self.restored.is_some()
-                && status.as_ref().map(|status| status.incarnation) == self.restored
-                && status.is_some_and(|status| !status.members[0].catching_up)
-        };
-        self.wiped.filter(|node| !goes_on(node))
-    }
-
     /// Whether a node loses its disk in this history: what fewer than W replicas acknowledged may go with it.
     #[must_use]
     pub fn is_risky(&self) -> bool {
         self.profile.wiped.is_some()
+    }
+
+    /// What a node says of itself, of the others and of the layouts, in short.
+    #[must_use]
+    pub fn standing(&self, node: usize) -> String {
+        let Some(process) = &self.hosts[node].process else { return "does not run".into() };
+        let (status, layouts) = (process.node.status(self.now), process.node.layouts_report());
+        let member = |member: &MemberStatus| {
+            let MemberStatus { endpoint, liveness, linked, in_layout, catching_up, .. } = member;
+            format!("{} {liveness:?} linked {linked}, listed {in_layout}, catching up {catching_up}; ", endpoint.name)
+        };
+        let members: String = status.members.iter().map(member).collect();
+        let Layouts { active, waits, pulls, .. } = layouts;
+        format!("serves {:?}; {members}layouts {active:?} wait for {waits:?}, pulls {pulls:?}", status.serving)
     }
 
     /// Siblings that nodes admit.
@@ -289,14 +298,17 @@ impl World {
     pub fn inspect(&mut self) {
         for node in 0..self.hosts.len() {
             let Some(process) = &self.hosts[node].process else { continue };
-            let (overdue, formed) = (process.door.overdue(self.now), process.node.status(self.now).layout);
+            let (overdue, formed) = (process.door.overdue(self.now), process.node.founding());
             if overdue > 0 {
                 self.find("one answer by the deadline", format!("node {node} owes {overdue} answers"));
             }
             if let Some(formed) = formed {
                 let first = *self.layout.get_or_insert(formed);
                 if first != formed {
-                    self.find("one formed layout", format!("node {node} serves {formed}, others {first}"));
+                    self.find(
+                        "one formed layout",
+                        format!("node {node} says {formed} founded the cluster, others {first}"),
+                    );
                 }
             }
         }
@@ -414,7 +426,7 @@ pub fn client_clock(now: Instant, skew_ms: i64) -> Now {
 }
 
 fn config(scenario: &Scenario, index: usize) -> NodeConfig {
-    let seeds = if scenario.nodes > 1 { vec![SEED_ADDRESS.into()] } else { Vec::new() };
+    let seeds = if scenario.nodes > 1 || index > 0 { vec![SEED_ADDRESS.into()] } else { Vec::new() };
     NodeConfig {
         cluster: ClusterId(7),
         node: NodeId(100 + index as u64),
@@ -427,17 +439,24 @@ fn config(scenario: &Scenario, index: usize) -> NodeConfig {
         expect: scenario.nodes,
         join: JoinMode::Auto,
         seeds,
-        found_alone: scenario.nodes == 1,
+        found_alone: scenario.nodes == 1 && index == 0,
         boot_nonce: 0,
         allocations: None,
         limits: NodeLimits {
             objects: scenario.limits,
             storage: Budget { bytes: scenario.storage.budget_bytes, log_bytes: 8 << 20 },
+            repair: RepairConfig {
+                exchange_period_ms: EXCHANGE_PERIOD.as_millis() as usize,
+                scrub_period_s: scenario.scrub_period_s,
+                ..RepairConfig::default()
+            },
             ..NodeLimits::default()
         },
     }
 }
 
+/// Replicas are compared so often, and so long they have after the faults to become equal unasked: twice.
+pub const EXCHANGE_PERIOD: Duration = Duration::from_secs(20);
 /// Where the first node listens: the seed of all.
 const SEED_ADDRESS: &str = "node-0:7400";
 /// No history needs as many; more is a loop.

@@ -72,6 +72,18 @@ fn nothing_acknowledged_is_lost_with_the_disk_of_one_machine_nor_called_absent_b
     assert!(wipes > 150 && restores > 100, "the histories are too tame: {wipes} wipes, {restores} restores");
 }
 
+/// Bits flip in rows of one machine: they are never shown, and are as they were within a scrub period.
+#[test]
+fn rotten_rows_are_healed_from_the_others_within_a_scrub_period_and_never_shown() {
+    let mut rotten = 0;
+    for seed in 0..15 {
+        let report = run(seed, Options { rots: true, ..Options::default() });
+        assert!(report.findings.is_empty(), "{} --rots", explain(&report));
+        rotten += report.figures.get("rows rotten").copied().unwrap_or_default();
+    }
+    assert!(rotten > 15, "the histories are too tame: {rotten} rows");
+}
+
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     play(REGRESSIONS.iter().map(|(seed, _)| *seed));
@@ -104,6 +116,8 @@ mutants! {
     repeating_under_a_fresh_dot_is_seen: FreshDot;
     read_repairs_thrown_away_are_seen: NoRepair;
     a_hint_forgotten_before_its_target_synced_it_is_seen: HintForgotten;
+    a_comparison_that_skips_a_level_is_seen: SkipLevel;
+    a_comparison_of_truncated_ranges_is_seen: TruncatedRanges;
     limits_in_merge_are_seen: LimitInMerge;
     taking_admission_for_an_ack_is_seen: AdmittedIsAck;
     answering_twice_is_seen: AnswerTwice;

@@ -229,6 +229,10 @@ impl Lane for ReadLane {
                     ReadEffect::Digests { partition } => {
                         StoreDone::DigestsRead { partition, digests: rows.digests(partition)? }
                     }
+                    ReadEffect::Partitions => StoreDone::PartitionsRead { partitions: rows.partitions()? },
+                    ReadEffect::Keys(request) => {
+                        StoreDone::KeysRead { id: request.id, keys: rows.bucket_keys(&request)? }
+                    }
                 });
             }
             Ok(())

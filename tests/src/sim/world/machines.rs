@@ -77,8 +77,7 @@ impl World {
         match self.open_all(node) {
             Ok(stores) => {
                 self.start(node, stores);
-                let process = self.hosts[node].process.as_ref();
-                self.older = older.zip(process.map(|process| process.node.incarnation())).or(self.older.take());
+                self.older = older.or(self.older.take());
             }
             Err(error) => {
                 self.cannot_open(node, None, &error);
@@ -193,18 +192,30 @@ impl World {
         self.count("wipes");
         self.crash(node);
         self.hosts[node].disk = SimDisk::default();
-        self.wiped = Some(node);
-        self.restored = None;
     }
 
     /// The machine loses power and gets the disk it had before it last started.
     fn restore(&mut self, node: usize) {
-        let Some((disk, incarnation)) = self.older.take() else { return self.wipe(node) };
+        let Some(disk) = self.older.take() else { return self.wipe(node) };
         self.count("restores");
         self.crash(node);
         self.hosts[node].disk = disk;
-        self.wiped = Some(node);
-        self.restored = Some(incarnation);
+    }
+
+    /// Flips a bit of an object wherever it lies in the rows of a machine that is off; whether it was found there.
+    pub fn rot(&mut self, node: usize, object: &Object) -> bool {
+        let bytes = object.encode();
+        let disk = self.hosts[node].disk.clone();
+        let mut found = false;
+        for (name, _) in disk.files().into_iter().filter(|(name, _)| name.ends_with("rows.redb")) {
+            let file = disk.bytes(&name);
+            let places = file.windows(bytes.len()).enumerate().filter(|(_, window)| *window == &bytes[..]);
+            for (at, _) in places.filter(|_| bytes.len() >= ROT_BYTES_MIN) {
+                disk.flip(&name, at + self.dice.index(bytes.len()), 3);
+                found = true;
+            }
+        }
+        found
     }
 
     fn doubt(&mut self, node: usize, cell: CellId, failure: &Failure) {
@@ -376,3 +387,5 @@ const CACHE_BYTES: usize = 256 << 10;
 const REOPEN_US: (u64, u64) = (20_000, 300_000);
 /// No disk takes longer for one step: faults end, and what was begun with them must end too.
 const STORAGE_MAX: Duration = Duration::from_secs(3);
+/// Shorter objects might be found where they are not.
+const ROT_BYTES_MIN: usize = 24;

@@ -100,7 +100,9 @@ fn kind(done: &StoreDone) -> u8 {
         StoreDone::Ingested { .. } => 10,
         StoreDone::Verified { .. } => 11,
         StoreDone::Space(_) => 12,
-        StoreDone::Dropped { .. } => 13,
+        StoreDone::PartitionsRead { .. } => 13,
+        StoreDone::KeysRead { .. } => 14,
+        StoreDone::Dropped { .. } => 15,
     }
 }
 
@@ -123,6 +125,8 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::Verified { partition, report } => format!("verified {partition:?} {report:?}"),
         StoreDone::Dropped { work, .. } => format!("dropped {}", work.id.0),
         StoreDone::Space(room) => format!("space {room:?}"),
+        StoreDone::PartitionsRead { partitions } => format!("partitions {}", partitions.len()),
+        StoreDone::KeysRead { id, keys } => format!("keys {} {}", id.0, keys.keys.len()),
     }
 }
 
@@ -144,6 +148,8 @@ pub(super) fn describe_effect(effect: &StoreEffect) -> String {
         StoreEffect::Reads(ReadEffect::Scan(request)) => format!("scan {}", request.id.0),
         StoreEffect::Reads(ReadEffect::Feed(request)) => format!("feed {}", request.id.0),
         StoreEffect::Reads(ReadEffect::Digests { partition }) => format!("digests {partition:?}"),
+        StoreEffect::Reads(ReadEffect::Partitions) => "partitions".into(),
+        StoreEffect::Reads(ReadEffect::Keys(request)) => format!("keys {}", request.id.0),
         StoreEffect::Reopen => "reopen".into(),
     }
 }

@@ -248,6 +248,7 @@ impl World {
         {
             return;
         }
+        let response = self.compared.answered((caller, node), (link.0, request), self.mutant, response);
         let admitted = self.mutant == Some(Mutant::AdmittedIsAck) && matches!(response, PeerResponse::Admitted);
         let bytes = codec::encode(&if admitted { applied() } else { response.clone() }).freeze();
         self.trace.note(self.now, (node, "replies"), &bytes, || format!("{caller} {}: {response:?}", request.0));
@@ -281,7 +282,8 @@ impl World {
             let response = codec::decode(&bytes).expect("an answer survives the codec");
             self.feed(to, Input::PeerAnswer { from: node, request, response });
         } else {
-            let call: PeerCall = codec::decode(&bytes).expect("a call survives the codec");
+            let mut call: PeerCall = codec::decode(&bytes).expect("a call survives the codec");
+            self.compared.asked((to, epoch, request), self.mutant, &mut call.request);
             match self.mutated(to, &call.request) {
                 Some(answer) => self.send_answer(to, (LinkId(epoch), request), answer),
                 None => self.feed(to, Input::PeerCall { link: LinkId(epoch), from: node, request, call }),
@@ -300,8 +302,11 @@ impl World {
             | PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
-            | PeerRequest::Members
-            | PeerRequest::Repair(_) => return None,
+            | PeerRequest::Members => return None,
+            PeerRequest::Repair(_) => {
+                let refused = PeerResponse::Refused(Refusal::NotSynced);
+                return (self.mutant == Some(Mutant::NoRepair)).then_some(refused);
+            }
         };
         let held = || self.shadows.get(&(node, place.clone()));
         let delta = || Object::decode(delta).expect("nodes send canonical deltas");
@@ -321,6 +326,8 @@ impl World {
                 Some(PeerResponse::Refused(Refusal::Request(RequestError::BadRequest { reason })))
             }
             Mutant::AckBeforeSync
+            | Mutant::SkipLevel
+            | Mutant::TruncatedRanges
             | Mutant::QuorumOfOne
             | Mutant::FreshDot
             | Mutant::AdmittedIsAck

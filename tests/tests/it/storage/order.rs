@@ -230,6 +230,8 @@ impl World {
                 StoreDone::Verified { .. } => 9,
                 StoreDone::Dropped { .. } => 11,
                 StoreDone::Space(_) => 10,
+                StoreDone::PartitionsRead { .. } => 11,
+                StoreDone::KeysRead { .. } => 12,
                 StoreDone::Failed(_) | StoreDone::Reopened(_) => unreachable!("this disk does not fail by itself"),
             };
             self.done.entry(kind).or_default().push_back(done);
@@ -237,7 +239,7 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        let kind = below(&mut self.random, 11) as u8;
+        let kind = below(&mut self.random, 13) as u8;
         let done = self.done.get_mut(&kind).and_then(VecDeque::pop_front);
         if let Some(done) = done {
             self.rig.take_in(done);

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use redb::ReadableTable;
-use shoal_protocol::address::Place;
 use shoal_protocol::id::Partition;
 use shoal_protocol::object::Digest;
 
@@ -26,14 +25,10 @@ use super::snapshot::Snapshot;
 use super::sorted::Bytes;
 use super::with_range;
 
-/// Buckets of a partition.
-pub(super) const BUCKETS_COUNT: usize = GROUPS_COUNT * GROUP_BUCKETS;
+pub(super) use shoal_protocol::repair::bucket_of;
 
-/// The bucket of a place in its partition.
-pub(super) fn bucket_of(place: &Place) -> u16 {
-    let bucket = place.row_hash() >> (u64::BITS - BUCKETS_COUNT.trailing_zeros());
-    u16::try_from(bucket).expect("ten bits are left")
-}
+/// Buckets of a partition.
+pub(super) const BUCKETS_COUNT: usize = shoal_protocol::repair::BUCKETS_COUNT as usize;
 
 /// All buckets of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,7 +250,6 @@ fn group_key(partition: Partition, group: u8) -> [u8; PARTITION_BYTES + 1] {
     [n, r, w, high, low, group]
 }
 
-const GROUPS_COUNT: usize = 16;
 const GROUP_BUCKETS: usize = 64;
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 8;

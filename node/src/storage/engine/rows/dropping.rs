@@ -14,7 +14,8 @@ use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 use shoal_protocol::id::{Lsn, Partition};
 use shoal_protocol::object::Digest;
 
-use crate::storage::effect::{DropRows, Failure};
+use crate::storage::dropping::DropRows;
+use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::key::{Extent, RowKey, encode_partition, successor};
 use crate::storage::row::Row;

@@ -1,19 +1,22 @@
-//! Reads: rows by key, pages of rows in order.
+//! Reads: rows by key, pages of rows in order, the keys of some buckets.
 //!
 //! Invariant: bytes whose checksum is wrong are reported as damage, never as content and never as absence.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use shoal_protocol::object::Object;
+use shoal_protocol::object::{Digest, Object};
+use shoal_protocol::repair::bucket_of;
 
-use crate::storage::effect::{Failure, ScanRequest, StoreDone};
+use crate::storage::effect::{Failure, KeysRequest, ScanRequest, StoreDone};
 use crate::storage::engine::failed;
-use crate::storage::key::RowKey;
+use crate::storage::key::{RowKey, encode_partition};
 use crate::storage::row::Row;
-use crate::storage::rowset::{LoadedRow, RowRead, ScannedRow, ScannedRows, StoredRow};
+use crate::storage::rowset::{BucketKeys, LoadedRow, RowRead, ScannedRow, ScannedRows, StoredRow};
 
 use super::snapshot::Snapshot;
+use super::with_range;
 
 impl Snapshot {
     /// Performs a `Load`.
@@ -55,6 +58,39 @@ impl Snapshot {
             page.rows.push(row);
         }
         Ok(page)
+    }
+}
+
+impl Snapshot {
+    /// Performs a `Keys`: rows lie in key order, not in that of buckets, so all of the partition's are looked at.
+    pub(in crate::storage) fn bucket_keys(&self, request: &KeysRequest) -> Result<BucketKeys, Failure> {
+        let mut found: BTreeMap<u16, Vec<(RowKey, Digest)>> = BTreeMap::new();
+        let mut keys = BucketKeys { through: request.buckets.last().copied().unwrap_or(0), ..BucketKeys::default() };
+        let prefix = encode_partition(request.partition);
+        for row in with_range(&prefix, |range| self.rows.range::<&[u8]>(range)).map_err(failed)? {
+            let (key, value) = row.map_err(failed)?;
+            let Some(key) = RowKey::decode(Bytes::copy_from_slice(key.value())) else { continue };
+            let bucket = bucket_of(&key.place());
+            if !request.buckets.contains(&bucket) {
+                continue;
+            }
+            match Row::decode(key.as_bytes(), value.value()) {
+                Some(row) if !row.partial => found.entry(bucket).or_default().push((key, row.digest)),
+                Some(_) | None => keys.damaged.push(key),
+            }
+        }
+        let mut bytes = 0;
+        for (bucket, rows) in found {
+            if bytes >= request.bytes_max {
+                break;
+            }
+            bytes += rows.iter().map(|(key, _)| key.as_bytes().len() + size_of::<Digest>()).sum::<usize>();
+            if bytes >= request.bytes_max {
+                keys.through = bucket;
+            }
+            keys.keys.extend(rows);
+        }
+        Ok(keys)
     }
 }
 

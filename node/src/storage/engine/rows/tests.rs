@@ -20,7 +20,8 @@ use shoal_protocol::object::{Element, Mint, Object, Operation, Value, bind};
 use shoal_protocol::time::Hlc;
 
 use super::*;
-use crate::storage::effect::{DropId, DropRows, Flush, ScanId, ScanRequest, StoreDone};
+use crate::storage::dropping::{DropId, DropRows};
+use crate::storage::effect::{Flush, ScanId, ScanRequest, StoreDone};
 use crate::storage::key::{Extent, RowKey, RowRange, decode_partition, encode_partition};
 use crate::storage::memtable::{Delta, Memtable};
 use crate::storage::row::Row;
