@@ -174,6 +174,7 @@ pub const EXIT_CODES: &[(&str, u8)] = &[
     ("overloaded", 4),
     ("not_serving", 4),
     ("disk_full", 4),
+    ("hints_full", 4),
     ("incompatible", 1),
     ("timeout", 6),
     ("connect", 4),

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use shoal_protocol::address::Place;
 use shoal_protocol::causality::{Dot, EncodedContext};
-use shoal_protocol::client::{ClientRequest, KeyspaceSpec, SessionGrant, Write};
+use shoal_protocol::client::{ClientRequest, KeyspaceSpec, QuorumMode, SessionGrant, Write};
 use shoal_protocol::object::{self, Mint, Object, Operation, Path, Totals, Value};
 use shoal_protocol::time::{Hlc, Now, WallTime};
 
@@ -73,6 +73,8 @@ pub struct Intent<'a> {
     pub observed: &'a Observed,
     /// Acks to wait for; `None` = the keyspace's.
     pub w: Option<u8>,
+    /// What counts as an ack; `None` = what the keyspace says.
+    pub quorum: Option<QuorumMode>,
 }
 
 /// An operation whose bytes are fixed: sending it again, anywhere, any number of times, counts once.
@@ -90,6 +92,9 @@ pub struct BoundOperation {
     pub contexts: Vec<EncodedContext>,
     /// Acks to wait for; `None` = the keyspace's.
     pub w: Option<u8>,
+    /// What counts as an ack; `None` = what the keyspace says.
+    #[serde(default)]
+    pub quorum: Option<QuorumMode>,
 }
 
 impl BoundOperation {
@@ -101,6 +106,7 @@ impl BoundOperation {
             delta: self.delta.clone(),
             contexts: self.contexts.clone(),
             w: self.w,
+            quorum: self.quorum,
         })
     }
 }
@@ -176,7 +182,7 @@ impl Session {
     /// # Errors
     /// See `BindError`; nothing was minted.
     pub fn bind(&mut self, now: Now, intent: &Intent<'_>) -> Result<BoundOperation, BindError> {
-        let Intent { place, spec, operation, observed, w } = *intent;
+        let Intent { place, spec, operation, observed, w, quorum } = *intent;
         if self.is_over(now.wall) {
             return Err(BindError::SessionOver);
         }
@@ -205,7 +211,8 @@ impl Session {
         }
         self.open.insert(dot.n, Open { place: place.clone(), prev, counting, added });
         let contexts = observed.contexts.clone();
-        Ok(BoundOperation { grant: self.grant, place: place.clone(), dot, delta: delta.encode(), contexts, w })
+        let (place, delta) = (place.clone(), delta.encode());
+        Ok(BoundOperation { grant: self.grant, place, dot, delta, contexts, w, quorum })
     }
 
     /// Closes a bound operation, and says what may be reported: what was closed as anything but refused before is never

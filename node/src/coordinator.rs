@@ -14,6 +14,8 @@ mod hedge;
 mod quorum;
 mod read;
 mod scan;
+mod stand_ins;
+mod turn;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +24,7 @@ use std::time::Duration;
 use shoal_protocol::causality::ContextKeys;
 use shoal_protocol::client::{ClientRequest, ClientResponse, KeyspaceInfo};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, KeyspaceId, NodeId, RequestId};
+use shoal_protocol::id::{Actor, KeyspaceId, Lsn, NodeId, Partition, RequestId};
 use shoal_protocol::object::DigestKey;
 use shoal_protocol::peer::{Custody, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
@@ -32,6 +34,7 @@ pub(crate) use self::door::session_lives;
 use self::hedge::Hedge;
 use self::read::Read;
 use self::scan::ScanPages;
+use self::turn::{Cx, Step};
 use self::write::Write;
 use crate::ring::Rings;
 
@@ -109,11 +112,26 @@ pub enum Effect<T> {
         /// The verdict.
         result: Result<ClientResponse, RequestError>,
     },
+    /// A primary did not acknowledge a write: it is owed to it.
+    Owe(Owing),
     /// That node's view differs from ours: exchange system state with it.
     Exchange {
         /// The node.
         with: NodeId,
     },
+}
+
+/// What a primary has missed, and who can give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owing {
+    /// Who has missed it.
+    pub target: NodeId,
+    /// Of which partition.
+    pub partition: Partition,
+    /// A primary that has it; may be this node.
+    pub by: NodeId,
+    /// Where it is in the change feed of that one: here or further on.
+    pub lsn: Lsn,
 }
 
 /// All requests in flight at this node; `T` is the caller's name for one.
@@ -124,6 +142,8 @@ pub struct Coordinator<T> {
     timers: BTreeSet<(Instant, OpId)>,
     next_id: u64,
     hedge: Hedge,
+    /// Writes that have answered and wait for the rest of their acks.
+    lingering_count: usize,
 }
 
 #[derive(Debug)]
@@ -131,6 +151,9 @@ struct Entry<T> {
     origin: Option<Origin<T>>,
     deadline: Instant,
     wake: Option<Instant>,
+    /// Its first and last question.
+    asked: Option<(RequestId, RequestId)>,
+    lingers: bool,
     op: Op,
 }
 
@@ -149,54 +172,6 @@ struct Asked {
     at: Instant,
 }
 
-/// What an operation decided in one step.
-pub(crate) enum Step {
-    /// Nothing yet.
-    Pending,
-    /// The caller gets this; the operation may linger to repair.
-    Answer(Result<ClientResponse, RequestError>),
-}
-
-/// What an operation may touch while it takes a step.
-pub(crate) struct Cx<'a> {
-    pub(crate) around: Surroundings<'a>,
-    pub(crate) deadline: Instant,
-    pub(crate) hedge_delay: Duration,
-    next_id: &'a mut u64,
-    outbox: Vec<(Option<RequestId>, NodeId, RequestId, PeerRequest)>,
-    exchange: Vec<NodeId>,
-    wake: Option<Instant>,
-}
-
-impl Cx<'_> {
-    /// Asks a replica; the answer comes to this operation.
-    pub(crate) fn ask(&mut self, to: NodeId, request: PeerRequest) {
-        let id = self.fresh();
-        self.outbox.push((Some(id), to, id, request));
-    }
-
-    /// Tells a replica something whose answer is of no interest.
-    pub(crate) fn tell(&mut self, to: NodeId, request: PeerRequest) {
-        let id = self.fresh();
-        self.outbox.push((None, to, id, request));
-    }
-
-    /// Exchange system state with a node whose view differs.
-    pub(crate) fn exchange(&mut self, with: NodeId) {
-        self.exchange.push(with);
-    }
-
-    /// Wake this operation at `at`; a later call replaces an earlier one.
-    pub(crate) fn wake_at(&mut self, at: Instant) {
-        self.wake = Some(at);
-    }
-
-    fn fresh(&mut self) -> RequestId {
-        *self.next_id += 1;
-        RequestId(*self.next_id)
-    }
-}
-
 impl<T: Copy> Coordinator<T> {
     /// A coordinator; `first_id` must not repeat between starts of one node, so that late answers to an earlier life are
     /// never taken for answers to this one.
@@ -208,13 +183,14 @@ impl<T: Copy> Coordinator<T> {
             timers: BTreeSet::new(),
             next_id: first_id,
             hedge: Hedge::new(),
+            lingering_count: 0,
         }
     }
 
-    /// Requests in flight, batches and their items counted apart.
+    /// Requests in flight, batches and their items counted apart; without writes that have answered.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.ops.len()
+        self.ops.len() - self.lingering_count
     }
 
     /// A request enters.
@@ -291,7 +267,7 @@ impl<T: Copy> Coordinator<T> {
             if entry.deadline <= around.now.instant {
                 self.step(around, id, out, |op, cx| match op {
                     Op::Read(read) => read.expired(cx),
-                    Op::Write(write) => Step::Answer(Err(write.outcome_unknown())),
+                    Op::Write(write) => write.expired(cx),
                     Op::Scan(scan) => scan.expired(cx),
                     Op::Batch(batch) => batch.expired(),
                 });
@@ -365,7 +341,7 @@ impl<T: Copy> Coordinator<T> {
         self.next_id += 1;
         let id = OpId(self.next_id);
         self.timers.insert((deadline, id));
-        self.ops.insert(id, Entry { origin: Some(origin), deadline, wake: None, op });
+        self.ops.insert(id, Entry { origin: Some(origin), deadline, wake: None, asked: None, lingers: false, op });
         id
     }
 
@@ -384,17 +360,27 @@ impl<T: Copy> Coordinator<T> {
             next_id: &mut self.next_id,
             outbox: Vec::new(),
             exchange: Vec::new(),
+            owing: Vec::new(),
             wake: None,
+            may_linger: entry.lingers || self.lingering_count < LINGERING_MAX,
         };
         let step = take(&mut entry.op, &mut cx);
-        let Cx { outbox, exchange, wake, deadline, .. } = cx;
+        let Cx { outbox, exchange, owing, wake, deadline, .. } = cx;
         for (awaited, to, ask, request) in outbox {
             if let Some(awaited) = awaited {
                 self.asks.insert(awaited, Asked { op: id, to, at: around.now.instant });
+                entry.asked = Some((entry.asked.map_or(awaited, |(first, _)| first), awaited));
             }
             out.push(Effect::Ask { to, ask, deadline, request });
         }
         out.extend(exchange.into_iter().map(|with| Effect::Exchange { with }));
+        out.extend(owing.into_iter().map(Effect::Owe));
+        if let Op::Write(write) = &entry.op
+            && write.has_answered()
+            && !std::mem::replace(&mut entry.lingers, true)
+        {
+            self.lingering_count += 1;
+        }
         if let Some(at) = wake {
             if let Some(earlier) = entry.wake.replace(at) {
                 self.timers.remove(&(earlier, id));
@@ -428,8 +414,10 @@ impl<T: Copy> Coordinator<T> {
             if let Some(wake) = entry.wake {
                 self.timers.remove(&(wake, id));
             }
-            if entry.op.asks_outstanding() {
-                self.asks.retain(|_, asked| asked.op != id);
+            self.lingering_count -= usize::from(entry.lingers);
+            if let Some((first, last)) = entry.asked.filter(|_| entry.op.asks_outstanding()) {
+                // Others asked in between.
+                self.asks.extract_if(first..=last, |_, asked| asked.op == id).for_each(drop);
             }
         }
     }
@@ -462,6 +450,9 @@ impl Op {
     }
 }
 
+/// Writes that may wait for acks beyond their quorum: of one more the missing acks are owed at once. Guess: what a node
+/// answers in the second or so in which a hung one is not noticed yet.
+const LINGERING_MAX: usize = 10_000;
 /// How long to wait for an exchange of views before asking the same replica again. Guess: a few round trips.
 pub(crate) const VIEW_RETRY: Duration = Duration::from_millis(25);
 

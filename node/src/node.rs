@@ -13,6 +13,7 @@ mod config;
 mod custody;
 mod effect;
 mod exchange;
+mod handoff;
 mod input;
 mod layouts;
 mod leases;
@@ -41,6 +42,7 @@ use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
 pub use self::effect::Effect;
 use self::exchange::SystemCalls;
+use self::handoff::HandoffCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
 use self::lookups::Lookups;
@@ -48,10 +50,10 @@ use self::repair::Repairs;
 use self::transition::Transition;
 use self::views::Views;
 use crate::coordinator::{self, Coordinator, Surroundings};
-use crate::repair::{RepairEffect, RepairInput, ServeEffect};
+use crate::repair::{GiveId, Handoff, RepairEffect, RepairInput, ServeEffect};
 use crate::replica::{REFILLS_BLOB, RefillsError, ReplicaEffect};
 use crate::ring::Rings;
-use crate::storage::{CellId, Recovered, Store};
+use crate::storage::{CellId, Recovered, Store, StoreEvent, is_hint_partition};
 use crate::system::{FormationConfig, StateError, System, SystemConfig, SystemInput, SystemState};
 
 /// A client's request, as the coordinator knows it.
@@ -68,6 +70,8 @@ pub(crate) enum Asker {
     Coordinator(RequestId),
     /// Another node.
     Peer(LinkId, RequestId),
+    /// This node's own handoff.
+    Handoff(GiveId),
     /// This node's own repair.
     Repair(RequestId),
 }
@@ -124,6 +128,8 @@ pub struct Node {
     has_left: bool,
     coordinator: Coordinator<ClientTag>,
     cells: Cells,
+    handoff: Handoff,
+    handoff_calls: HandoffCalls,
     repairs: Repairs,
     /// The holders that are catching up, as the durable system state has it.
     replaced: BTreeMap<NodeId, Custody>,
@@ -184,6 +190,8 @@ impl Node {
             coordinator: Coordinator::new(rng.next_u64() >> 1),
             repairs: Repairs::new(&config, damaged.len(), repair_seed),
             cells: Cells::new(stores, config.limits.objects, refills.as_deref())?,
+            handoff: Handoff::new(config.limits.handoff),
+            handoff_calls: HandoffCalls::default(),
             replaced: BTreeMap::new(),
             renewing: BTreeMap::new(),
             rng,
@@ -198,6 +206,8 @@ impl Node {
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
             node.found_damaged(cell, damaged_records, out);
         }
+        let cells: Vec<CellId> = node.cells.iter().map(|(cell, _)| cell).collect();
+        cells.into_iter().for_each(|cell| node.search_hints(cell, None, out));
         node.system_changed(now, out);
         node.describe(now, out);
         node.tell_system(now, SystemInput::Tick, out);
@@ -217,6 +227,7 @@ impl Node {
                 self.advance_lookups(now, out);
                 self.advance_views(now, out);
                 self.confirm_leases_again(now, out);
+                self.advance_handoff(now, out);
                 self.repair(now, RepairInput::Tick, out);
                 self.gossip(now, GossipInput::Tick, out);
             }
@@ -260,7 +271,8 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Instant> {
         let rooms = [self.coordinator.next_deadline(), self.cells.next_deadline(), self.system.next_deadline()];
         let own = [self.lookups.next_deadline(), self.views.next_deadline(), self.leases.next_deadline()];
-        rooms.into_iter().chain(own).chain([self.gossip.next_deadline(), self.repairs.next_deadline()]).flatten().min()
+        let repairs = [self.repairs.next_deadline(), self.handoff_deadline()];
+        rooms.into_iter().chain(own).chain(repairs).chain([self.gossip.next_deadline()]).flatten().min()
     }
 
     /// The incarnation of its home store, as far as it is durable.
@@ -335,6 +347,7 @@ impl Node {
                 out.push(self.call(to, ask, (deadline.since(now.instant), request)));
             }
             coordinator::Effect::Answer { to, result } => clients::answer(to, result, out),
+            coordinator::Effect::Owe(owing) => self.owe(now, owing),
             coordinator::Effect::Exchange { with } => self.tell_system(now, SystemInput::Differs(with), out),
         }
     }
@@ -373,6 +386,7 @@ impl Node {
             }
             ReplicaEffect::Reopened { damaged_records } => {
                 self.alive.insert(self.config.node);
+                self.handoff_reopened(now, cell, out);
                 if cell.is_home() {
                     self.persist_again(out);
                     self.write_leases_again(out);
@@ -385,9 +399,14 @@ impl Node {
             }
             ReplicaEffect::Damaged(keys) => {
                 tracing::error!(rows = keys.len(), first = ?keys.first(), "rows cannot be read; they are not shown");
+                // Nobody else has a hint: its target is compared with instead.
+                let keys = keys.into_iter().filter(|key| !is_hint_partition(key.partition())).collect();
                 self.tell_repair(now, RepairInput::Damaged { keys }, work);
             }
             ReplicaEffect::Refilled => self.tell_repair(now, RepairInput::Refilled, work),
+            ReplicaEffect::Repair(
+                event @ (StoreEvent::Feed { .. } | StoreEvent::Scanned { .. } | StoreEvent::Dropped { .. }),
+            ) => self.handoff_stored(now, (cell, event), (work, out)),
             ReplicaEffect::Repair(event) => self.repair_stored(now, cell, event, work),
         }
     }
@@ -401,6 +420,7 @@ impl Node {
     ) {
         match to {
             Asker::Peer(link, request) => out.push(Effect::AnswerPeer { link, request, response }),
+            Asker::Handoff(id) => self.handoff_given(now, (id, &response), (work, out)),
             Asker::Repair(ask) => self.tell_repair(now, RepairInput::Answered { ask, response }, work),
             Asker::Coordinator(ask) => {
                 let mut effects = Vec::new();
@@ -415,7 +435,9 @@ impl Node {
     /// A question to another node.
     fn call(&self, to: NodeId, request: RequestId, (left, ask): (Duration, PeerRequest)) -> Effect {
         let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        Effect::Call { to, request, call: PeerCall { deadline_ms, view: Some(self.system.view()), request: ask } }
+        // What is held for another is served whatever the views.
+        let view = if matches!(ask, PeerRequest::Repair(_)) { None } else { Some(self.system.view()) };
+        Effect::Call { to, request, call: PeerCall { deadline_ms, view, request: ask } }
     }
 }
 

@@ -3,15 +3,22 @@
 //! Shape: `Repair` compares what this node holds with the others, on a schedule and when something asks for it, and heals
 //! rows that cannot be read; `Server` answers the questions of such comparisons, its own node's, too. An exchange with one
 //! peer compares roots, then descends where they differ (`exchange`, `descent`), down to objects, which both sides join.
-//! What is all missing comes as a stream of rows. Handoff is beside it, with the coordinator.
+//! What is all missing comes as a stream of rows. `Handoff` is beside it: it gives primaries what they
+//! missed, out of the change feed or out of hints, and counts what is lost of that.
 //! Sources: DESIGN §9; notes/model.md §4. Invariants: speaks the words every peer speaks, to this node's own replica as well;
 //! at most one exchange per peer and `EXCHANGES_MAX` in all; moves no more than its budget; repeating any of it is safe.
 
 mod budget;
+mod debts;
+mod delivery;
 mod descent;
+mod errand;
 mod exchange;
+mod handoff;
 mod heal;
+mod hints;
 mod objects;
+mod pace;
 mod schedule;
 mod scrub;
 mod serve;
@@ -40,6 +47,8 @@ use self::scrub::Scrub;
 use crate::storage::{RowKey, VerifyReport};
 
 pub use self::budget::Moved;
+pub use self::errand::{GiveId, HandoffEffect, HandoffFigures, HandoffLimits, HintsPage, JobId, Outcome, Row};
+pub use self::handoff::Handoff;
 pub use self::heal::Holding;
 pub use self::schedule::Clean;
 pub use self::serve::{Asked, KEYS_BYTES_MAX, QuestionId, ServeEffect, Server};

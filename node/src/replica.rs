@@ -78,7 +78,8 @@ pub enum ReplicaEffect<T> {
     Damaged(Vec<RowKey>),
     /// Every refill count and floor noted so far is durable.
     Refilled,
-    /// What was asked of the store for the sake of repair: digests, partitions, keys, ingests, checks; and that rows have
+    /// What was asked of the store for the sake of repair: digests, partitions, keys, feeds, pages of
+    /// hints, ingests, checks, drops; and that rows have
     /// changed.
     Repair(StoreEvent),
 }
@@ -274,18 +275,21 @@ impl<T: Clone> Replica<T> {
                 out.push(ReplicaEffect::Damaged(keys));
             }
             StoreEvent::Scanned { id, page } => {
-                if let Some(from) = self.scans.remove(&id) {
-                    out.push(ReplicaEffect::Answer { to: from, response: rows(page) });
-                }
+                out.push(match self.scans.remove(&id) {
+                    Some(from) => ReplicaEffect::Answer { to: from, response: rows(page) },
+                    None => ReplicaEffect::Repair(StoreEvent::Scanned { id, page }),
+                });
             }
             StoreEvent::Digests { .. }
             | StoreEvent::Partitions { .. }
             | StoreEvent::Keys { .. }
             | StoreEvent::Flushed
             | StoreEvent::Ingested { .. }
-            | StoreEvent::Verified { .. } => out.push(ReplicaEffect::Repair(event)),
-            // Nobody here asks for a feed. The room is asked for when it matters.
-            StoreEvent::Feed { .. } | StoreEvent::Room => {}
+            | StoreEvent::Verified { .. }
+            | StoreEvent::Feed { .. }
+            | StoreEvent::Dropped { .. } => out.push(ReplicaEffect::Repair(event)),
+            // The room is asked for when it matters.
+            StoreEvent::Room => {}
             StoreEvent::Persisted { ticket } => {
                 let is_refills = self.refills.persisted(ticket);
                 out.push(if is_refills { ReplicaEffect::Refilled } else { ReplicaEffect::Persisted(ticket) });

@@ -19,11 +19,13 @@
 mod budget;
 mod cache;
 mod cell;
+mod dropping;
 mod effect;
 pub mod engine;
 mod exchange;
 mod feed;
 mod flushing;
+mod hint;
 mod key;
 mod lease;
 mod memtable;
@@ -52,12 +54,14 @@ use scan::{Scans, Tables, join_page};
 pub use budget::{Budget, slowdown};
 pub use cache::VisibleObject;
 pub use cell::{CELLS_COUNT_MAX, CellId, CellPlace};
+pub use dropping::{DropId, DropRows};
 pub use effect::{
     Failure, FeedId, FeedPage, FeedRequest, Flush, Ingest, IngestId, KeysId, KeysRequest, LogEffect, PersistTicket,
     ReadEffect, Record, Recovered, Room, RowsEffect, ScanId, ScanPage, ScanRequest, ScanRow, StoreDone, StoreEffect,
     StoreEvent,
 };
-pub use key::{RowKey, RowRange};
+pub use hint::{data_partition, hint_partition, hint_place, hinted, hints_for, is_hint_partition};
+pub use key::{Extent, RowKey, RowRange};
 pub use lease::{DOTS_BLOCK, Leases};
 pub use memtable::{Delta, Entry, Memtable};
 pub use progress::RowsAt;
@@ -96,6 +100,7 @@ pub struct Store {
     written: Written,
     persists_count: u64,
     ingests_count: u64,
+    drops_count: u64,
     /// What is to be in the rows soon, however little it is.
     flush_to: Lsn,
 }
@@ -125,6 +130,7 @@ impl Store {
             written: Written::default(),
             persists_count: 0,
             ingests_count: 0,
+            drops_count: 0,
             flush_to: Lsn::default(),
         };
         store.recover(recovered, out);
@@ -261,12 +267,6 @@ impl Store {
         self.room
     }
 
-    /// What was written into the rows so far, and to the log since it was last opened, bytes.
-    #[must_use]
-    pub fn written(&self) -> (Written, u64) {
-        (self.written, self.memtables.log_end())
-    }
-
     /// Takes a completion in.
     pub fn handle(&mut self, done: StoreDone, out: &mut Vec<StoreEffect>, events: &mut Vec<StoreEvent>) {
         self.cache.shrink_to(self.budget.cache_bytes_max(self.memtables.bytes()));
@@ -312,6 +312,7 @@ impl Store {
                 events.push(StoreEvent::Ingested { id });
                 self.reveal(events);
             }
+            StoreDone::Dropped { work, written } => self.dropped(work, &written, events),
             StoreDone::Persisted { ticket } => events.push(StoreEvent::Persisted { ticket }),
             StoreDone::Space(room) => {
                 self.room = room;

@@ -138,6 +138,8 @@ pub struct Write {
     pub contexts: Vec<EncodedContext>,
     /// Acks to wait for; `None` = the keyspace's.
     pub w: Option<u8>,
+    /// What counts as an ack; `None` = what the keyspace says.
+    pub quorum: Option<QuorumMode>,
 }
 
 /// An operation without a session: a replica mints it.
@@ -151,6 +153,8 @@ pub struct Operate {
     pub context: Option<EncodedContext>,
     /// Acks to wait for; `None` = the keyspace's.
     pub w: Option<u8>,
+    /// What counts as an ack; `None` = what the keyspace says.
+    pub quorum: Option<QuorumMode>,
 }
 
 /// A page of rows in key order.
@@ -225,8 +229,11 @@ pub struct Got {
 /// The answer to `Write` and `Operate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Written {
-    /// Replicas on whose stable storage the write is.
+    /// Nodes on whose stable storage the write is.
     pub acks: u8,
+    /// How many of them are fallbacks, which hold it for a primary: a read that does not ask that primary once it has it back
+    /// may miss the write. 0 unless the write was sloppy.
+    pub fallbacks: u8,
     /// The context of the delta, sealed: a read with it as `min_ctx` sees this write.
     pub context: EncodedContext,
     /// True when fewer acks were asked for than the keyspace's w.
@@ -271,9 +278,10 @@ pub enum KeyspaceLayout {
 /// What counts as an ack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QuorumMode {
-    /// Only primaries.
+    /// Only primaries: reads of r > n - w replicas see the write.
     Strict,
-    /// Fallbacks too, and the answer says how many.
+    /// Fallbacks too, where a primary cannot take it in time, and the answer says how many. No read is sure to see such a
+    /// write before the fallbacks have handed it on.
     Sloppy,
 }
 

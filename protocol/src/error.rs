@@ -133,6 +133,10 @@ pub enum RequestError {
     /// Disks are nearly full: writes are refused, reads and deletes go on. Nothing changed.
     #[error("disk full")]
     DiskFull,
+    /// Too few replicas can be reached for this sloppy write, and the nodes that could stand in for them keep as many hints as
+    /// they may. Nothing changed; try again later.
+    #[error("too few replicas can be reached, and the nodes that could hold the write for them are full of hints")]
+    HintsFull,
     /// The layout may not be changed so, or not now. Nothing changed; the reason says what would have to be otherwise.
     #[error("the layout stays as it is: {reason}")]
     LayoutRefused {
@@ -172,6 +176,7 @@ impl RequestError {
             Self::Overloaded { .. } => "overloaded",
             Self::NotServing { .. } => "not_serving",
             Self::DiskFull => "disk_full",
+            Self::HintsFull => "hints_full",
             Self::LayoutRefused { .. } => "layout_refused",
             Self::Incompatible { .. } => "incompatible",
         }
@@ -192,6 +197,7 @@ impl RequestError {
                 | Self::Unavailable { .. }
                 | Self::Overloaded { .. }
                 | Self::NotServing { .. }
+                | Self::HintsFull
                 | Self::Stale { .. }
         )
     }

@@ -20,6 +20,7 @@ pub mod mutant;
 mod oracle;
 mod rot;
 pub mod scenario;
+mod standing_in;
 pub mod trace;
 mod workload;
 pub mod world;

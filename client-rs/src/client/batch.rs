@@ -228,6 +228,7 @@ impl Item {
             operation: self.operation.as_ref()?,
             observed: self.observed.as_ref()?,
             w: self.key.options.w,
+            quorum: self.key.options.quorum,
         })
     }
 }

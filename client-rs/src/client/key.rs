@@ -176,6 +176,13 @@ macro_rules! request_options {
             self.changed(|options| options.w = Some(w))
         }
 
+        /// Lets fallbacks hold writes for replicas that cannot take them in time, whatever the keyspace says, and the answer
+        /// says how many did. No read is sure to see such a write before they have handed it on: not even one of r + w > n.
+        #[must_use]
+        pub fn sloppy(&self) -> Self {
+            self.changed(|options| options.quorum = Some(::shoal_protocol::client::QuorumMode::Sloppy))
+        }
+
         /// Allows each request this much time, retries included.
         #[must_use]
         pub fn deadline(&self, deadline: Duration) -> Self {

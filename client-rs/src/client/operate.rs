@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_protocol::causality::EncodedContext;
-use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, KeyspaceInfo, Operate, Written};
+use shoal_protocol::client::{ClientRequest, ClientResponse, Get, Got, KeyspaceInfo, Operate, QuorumMode, Written};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::object::{Object, Operation};
 use shoal_protocol::time::Instant;
@@ -21,6 +21,7 @@ use crate::session::{BoundOperation, Intent, Observed, Verdict};
 pub(super) struct Options {
     pub(super) r: Option<u8>,
     pub(super) w: Option<u8>,
+    pub(super) quorum: Option<QuorumMode>,
     pub(super) deadline: Option<Duration>,
     pub(super) expires_in: Option<Duration>,
     /// A context that reads must cover.
@@ -56,7 +57,14 @@ impl Engine {
     ) -> Result<Written, Error> {
         let deadline = self.deadline(key.options.deadline);
         self.refresh_routes(key.info.spec.class);
-        let intent = Intent { place: &key.place, spec: &key.info.spec, operation, observed, w: key.options.w };
+        let intent = Intent {
+            place: &key.place,
+            spec: &key.info.spec,
+            operation,
+            observed,
+            w: key.options.w,
+            quorum: key.options.quorum,
+        };
         if self.settings.sessionless {
             return self.let_a_node_mint(key, &intent, deadline).await;
         }
@@ -137,6 +145,7 @@ pub(super) fn operate(intent: &Intent<'_>) -> Operate {
         operation: intent.operation.clone(),
         context: intent.observed.contexts.first().cloned(),
         w: intent.w,
+        quorum: intent.quorum,
     }
 }
 

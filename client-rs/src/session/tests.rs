@@ -48,7 +48,7 @@ fn bind_on(
     operation: &Operation,
     observed: &Observed,
 ) -> Result<BoundOperation, BindError> {
-    session.bind(now(), &Intent { place, spec: &SPEC, operation, observed, w: None })
+    session.bind(now(), &Intent { place, spec: &SPEC, operation, observed, w: None, quorum: None })
 }
 
 fn delta(bound: &BoundOperation) -> Object {
@@ -145,7 +145,8 @@ fn a_keyspaces_expiry_is_fixed_when_bound_and_a_values_own_wins() {
         let operation = Box::new(Operation::AddSibling { value: value.clone() });
         let nested = Operation::MapUpdate { field: "f".into(), operation };
         let (place, observed) = (place(1), Observed::default());
-        let intent = Intent { place: &place, spec: &spec, operation: &nested, observed: &observed, w: None };
+        let intent =
+            Intent { place: &place, spec: &spec, operation: &nested, observed: &observed, w: None, quorum: None };
         let bound = session.bind(now(), &intent).unwrap();
         let View::Map(fields) = delta(&bound).view(Conflict::Siblings, WallTime(0)) else { panic!("no map") };
         let expired = Value { expires_at: Some(expected), ..value };
@@ -159,7 +160,8 @@ fn a_session_ends_with_its_last_day() {
     let late = Now { wall: WallTime(11 * DAY_MS), ..now() };
     assert!(!session.is_over(WallTime(11 * DAY_MS - 1)));
     let (place, observed, operation) = (place(1), Observed::default(), add(1));
-    let intent = Intent { place: &place, spec: &SPEC, operation: &operation, observed: &observed, w: None };
+    let intent =
+        Intent { place: &place, spec: &SPEC, operation: &operation, observed: &observed, w: None, quorum: None };
     assert_eq!(session.bind(late, &intent), Err(BindError::SessionOver));
 }
 

@@ -39,6 +39,9 @@ pub(super) struct PutArgs {
     /// Acks to wait for [default: the keyspace's].
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) w: Option<u8>,
+    /// Let other nodes hold the write for replicas that cannot take it [default: as the keyspace says].
+    #[arg(long)]
+    pub(super) sloppy: bool,
 }
 
 /// Delete whatever a key holds.
@@ -53,6 +56,9 @@ pub(super) struct DelArgs {
     /// Acks to wait for [default: the keyspace's].
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     w: Option<u8>,
+    /// Let other nodes hold the write for replicas that cannot take it [default: as the keyspace says].
+    #[arg(long)]
+    sloppy: bool,
 }
 
 /// Print the rows of a collection, in the order of their keys, or of a whole keyspace, in no order.
@@ -124,6 +130,9 @@ async fn put_value(client: &Client, args: &PutArgs, value: Value) -> Result<Writ
     if let Some(w) = args.w {
         key = key.w(w);
     }
+    if args.sloppy {
+        key = key.sloppy();
+    }
     let operation = match (target.conflict(client).await?, args.blind) {
         (Conflict::Lww, _) => Operation::Put { value },
         (Conflict::Siblings, true) => Operation::AddSibling { value },
@@ -152,6 +161,9 @@ async fn delete(client: &Client, args: &DelArgs) -> Result<Option<Written>, Fail
     let mut key = client.key(&args.address).await?;
     if let Some(w) = args.w {
         key = key.w(w);
+    }
+    if args.sloppy {
+        key = key.sloppy();
     }
     let snapshot = key.read().await?;
     if !args.blind {

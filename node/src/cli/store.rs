@@ -88,6 +88,7 @@ fn document(identity: &Identity, inspection: &Inspection) -> Value {
         "replay_from": inspection.at.replay_from.0,
         "partitions": inspection.partitions_count,
         "rows": inspection.rows_count,
+        "hints": inspection.hints_count,
         "digests": inspection.buckets_count,
     })
 }
@@ -95,6 +96,7 @@ fn document(identity: &Identity, inspection: &Inspection) -> Value {
 fn print(identity: &Identity, inspection: &Inspection, out: &mut Output) -> Result<(), Failure> {
     out.line(format_args!("store        {}", identity.place))?;
     out.line(format_args!("incarnation  {}", identity.leases.incarnation))?;
+    out.line(format_args!("hints        {}", inspection.hints_count))?;
     out.line(format_args!("rows         {} in {} partitions", inspection.rows_count, inspection.partitions_count))?;
     out.line(format_args!("digests      {} buckets", inspection.buckets_count))?;
     let (records, after, mode) =

@@ -115,11 +115,17 @@ pub(super) fn print_written(address: &Address, written: &Written, out: &mut Outp
     if written.weak {
         note("note: fewer acks than the keyspace asks for; the write may be lost with the nodes that have it");
     }
+    if written.fallbacks > 0 {
+        let (acks, fallbacks) = (written.acks, written.fallbacks);
+        note(format_args!(
+            "note: {fallbacks} of {acks} acks by fallbacks; reads may miss the write until they have handed it on"
+        ));
+    }
     if !out.is_json() {
         return Ok(());
     }
     out.document(&serde_json::json!({
-        "address": address.to_string(), "acks": written.acks, "weak": written.weak,
+        "address": address.to_string(), "acks": written.acks, "fallbacks": written.fallbacks, "weak": written.weak,
         "context": written.context.to_string(),
     }))
 }

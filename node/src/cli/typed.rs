@@ -193,7 +193,7 @@ pub(super) async fn map(command: MapCommand, connect: &Connect, out: &mut Output
         }
         MapCommand::SetField { target, name: field, value } => {
             let target = target.field(field);
-            data::put(PutArgs { target, value, blind: false, w: None }, connect, out).await
+            data::put(PutArgs { target, value, blind: false, w: None, sloppy: false }, connect, out).await
         }
         MapCommand::RemoveField { target, name: field } => {
             target.operate(vec![Operation::MapRemove { field }], connect, out).await

@@ -109,6 +109,7 @@ mod tests {
             delta: Bytes::from_static(b"delta"),
             contexts: Vec::new(),
             w: None,
+            quorum: None,
         }
     }
 

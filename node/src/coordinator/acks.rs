@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use shoal_protocol::id::NodeId;
+use shoal_protocol::id::{Lsn, NodeId};
 use shoal_protocol::peer::{Applied, Custody};
 
 /// The acks of one write, and what came with them.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    given: BTreeMap<NodeId, Custody>,
+    /// Under what, and where it is in the acker's change feed.
+    given: BTreeMap<NodeId, (Custody, Lsn)>,
     /// What others said of each replica.
     told: Vec<(NodeId, Custody)>,
 }
@@ -20,18 +21,32 @@ pub(crate) struct Acks {
 impl Acks {
     /// `from` acknowledged.
     pub(crate) fn take(&mut self, from: NodeId, applied: Applied) {
-        let given = self.given.entry(from).or_insert(applied.custody);
-        *given = applied.custody.max(*given);
+        let given = (applied.custody, applied.lsn);
+        let known = self.given.entry(from).or_insert(given);
+        *known = given.max(*known);
         self.told.extend(applied.known);
     }
 
     /// Who acknowledged under a custody that is replaced, as the acks so far and `replaced` (this node's view) know.
     pub(crate) fn void<'a>(&'a self, replaced: &'a BTreeMap<NodeId, Custody>) -> impl Iterator<Item = NodeId> + 'a {
-        let is_void = |(node, custody): &(NodeId, Custody)| {
-            let told = self.told.iter().any(|(of, later)| of == node && later > custody);
-            told || replaced.get(node).is_some_and(|later| later > custody)
-        };
-        self.given.iter().map(|(node, custody)| (*node, *custody)).filter(is_void).map(|(node, _)| node)
+        self.given.keys().copied().filter(|node| !self.counts(*node, replaced))
+    }
+
+    /// Whether `node` acknowledged.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.given.contains_key(&node)
+    }
+
+    /// Whether `node` acknowledged under the newest custody that is known of it.
+    pub(crate) fn counts(&self, node: NodeId, replaced: &BTreeMap<NodeId, Custody>) -> bool {
+        let Some((custody, _)) = self.given.get(&node) else { return false };
+        let told = self.told.iter().any(|(of, later)| *of == node && later > custody);
+        !told && replaced.get(&node).is_none_or(|later| later <= custody)
+    }
+
+    /// Where the write is in the change feed of `node`, which acknowledged it.
+    pub(crate) fn lsn(&self, node: NodeId) -> Option<Lsn> {
+        self.given.get(&node).map(|(_, lsn)| *lsn)
     }
 }
 

@@ -61,6 +61,11 @@ impl Tally {
         }
     }
 
+    /// Somebody else is asked in the place of `from`, and answers for it.
+    pub(crate) fn hope(&mut self, from: NodeId) {
+        self.lost.remove(&from);
+    }
+
     /// The answer of `from` does not count after all.
     pub(crate) fn revoke(&mut self, from: NodeId) {
         if self.answered.remove(&from) {

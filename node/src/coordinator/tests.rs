@@ -7,9 +7,12 @@ use shoal_protocol::id::{Class, Lsn, RefillCount};
 use shoal_protocol::layout::{Intent, Layout, NodeRole, StoreMark};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
+use shoal_protocol::repair::RepairAsk;
 use shoal_protocol::time::{Hlc, WallTime};
 
 use super::*;
+
+mod owing;
 
 /// A coordinator on node 1 of three, and what it said.
 struct Scene {
@@ -74,6 +77,7 @@ impl Scene {
                     format!("ask {} {}\n", to.0, word(&request))
                 }
                 Effect::Answer { to, result } => format!("answer {to} {}\n", verdict(&result)),
+                Effect::Owe(Owing { target, by, .. }) => format!("{} owes it to {}\n", by.0, target.0),
                 Effect::Exchange { with } => format!("exchange {}\n", with.0),
             });
         }
@@ -118,6 +122,7 @@ fn word(request: &PeerRequest) -> String {
         PeerRequest::CompareSystem { .. } | PeerRequest::System { .. } => "system".into(),
         PeerRequest::ConfirmLeases { .. } => "leases".into(),
         PeerRequest::Members => "members".into(),
+        PeerRequest::Repair(RepairAsk::Hold { target, .. }) => format!("hold for {}", target.0),
         PeerRequest::Repair(_) => "repair".into(),
     }
 }
@@ -142,6 +147,9 @@ fn said(response: &PeerResponse) -> String {
 fn verdict(result: &Result<ClientResponse, RequestError>) -> String {
     match result {
         Ok(ClientResponse::Got(got)) => format!("got from {}{}", got.replies, if got.weak { ", weak" } else { "" }),
+        Ok(ClientResponse::Written(w)) if w.fallbacks > 0 => {
+            format!("written with {}, {} by fallbacks", w.acks, w.fallbacks)
+        }
         Ok(ClientResponse::Written(w)) => format!("written with {}{}", w.acks, if w.weak { ", weak" } else { "" }),
         Ok(ClientResponse::Page(page)) => format!("{} rows, complete {}", page.rows.len(), page.complete),
         Ok(other) => format!("{other:?}"),
@@ -159,7 +167,13 @@ fn put(n: u64) -> Object {
 }
 
 fn write(w: Option<u8>) -> ClientRequest {
-    ClientRequest::Write(client::Write { place: place(), delta: put(1).encode(), contexts: Vec::new(), w })
+    ClientRequest::Write(client::Write {
+        place: place(),
+        delta: put(1).encode(),
+        contexts: Vec::new(),
+        w,
+        quorum: None,
+    })
 }
 
 fn get(r: Option<u8>) -> ClientRequest {
@@ -219,7 +233,13 @@ fn a_lost_ack_makes_the_outcome_unknown_at_the_deadline() {
 fn a_mint_is_never_tried_at_a_second_replica() {
     let mut scene = Scene::new();
     let operation = Operation::CounterAdd { by: 1 };
-    scene.start(ClientRequest::Operate(client::Operate { place: place(), operation, context: None, w: None }));
+    scene.start(ClientRequest::Operate(client::Operate {
+        place: place(),
+        operation,
+        context: None,
+        w: None,
+        quorum: None,
+    }));
     scene.down(1);
     insta::assert_snapshot!(scene.trace);
 }
@@ -363,12 +383,14 @@ fn bad_contexts_and_forged_deltas_stop_at_the_door() {
         context.insert_range(other, 0, 7);
         let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
         let delta = bind(&Operation::Delete, &mint, &Object::of_context(context)).unwrap().encode();
-        ClientRequest::Write(client::Write { place: place(), delta, contexts, w: None })
+        ClientRequest::Write(client::Write { place: place(), delta, contexts, w: None, quorum: None })
     };
     assert_eq!(refused(covers_other(Vec::new())), "forged_context");
     let mint = Mint { dot: Dot { actor: other, n: 1 }, prev: 0, hlc: Hlc(1), total: None };
     let delta = bind(&Operation::Enable, &mint, &Object::default()).unwrap().encode();
-    let write = |delta| ClientRequest::Write(client::Write { place: place(), delta, contexts: Vec::new(), w: None });
+    let write = |delta| {
+        ClientRequest::Write(client::Write { place: place(), delta, contexts: Vec::new(), w: None, quorum: None })
+    };
     assert_eq!(refused(write(delta)), "foreign_session");
     let mint = Mint { dot: Dot { actor: SESSION, n: 1 }, prev: 0, hlc: Hlc(u64::MAX), total: None };
     let operation = Operation::AddSibling { value: Value::json("1") };

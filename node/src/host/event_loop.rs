@@ -137,7 +137,7 @@ impl EventLoop {
                 self.node.handle(now, Input::Tick, &mut self.effects);
             }
             self.perform();
-            if !self.awaiting.is_empty() && self.node.status().serving.is_ok() {
+            if !self.awaiting.is_empty() && self.node.status(now.instant).serving.is_ok() {
                 for serves in self.awaiting.drain(..) {
                     let _ = serves.send(());
                 }
@@ -161,7 +161,7 @@ impl EventLoop {
         match control {
             Control::Stop => self.stage = Stage::Draining(Instant::now() + DRAIN_WITHIN),
             Control::Status { answer } => {
-                let _ = answer.send(self.node.status());
+                let _ = answer.send(self.node.status(self.clock.now().instant));
             }
             Control::AwaitServing { serves } => self.awaiting.push(serves),
             Control::Cut { nodes, done } => {

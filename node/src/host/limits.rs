@@ -173,6 +173,12 @@ limits! {
     memory_bytes_max: node.storage.bytes, "BYTES", usize::MAX;
     /// Bytes of the log that are not in the rows' file yet; at half of it they are brought there, up to it writers are slowed.
     log_bytes_max: node.storage.log_bytes, "BYTES", usize::MAX;
+    /// Bytes of writes kept for one node that cannot be reached; beyond, this node stands in for it no more.
+    hint_bytes_per_node_max: node.handoff.hint_bytes_per_target_max, "BYTES", usize::MAX;
+    /// Bytes of writes kept for all nodes that cannot be reached.
+    hint_bytes_max: node.handoff.hint_bytes_max, "BYTES", usize::MAX;
+    /// Bytes per second that are given back to nodes that missed them.
+    handoff_bytes_per_s: node.handoff.bytes_per_s, "BYTES", usize::MAX;
     /// Bytes of one file of the log.
     log_segment_bytes: disk.log_segment_bytes, "BYTES", 1 << 40;
     /// Memory for pages of the rows' file.

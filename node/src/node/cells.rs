@@ -281,7 +281,7 @@ mod tests {
         }
 
         fn status(&self) -> Status {
-            self.node.status()
+            self.node.status(now().instant)
         }
     }
 

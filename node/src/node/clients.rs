@@ -82,7 +82,7 @@ impl Node {
                     coordinator.start(around, tag, call, effects);
                 });
             }
-            ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status())), out),
+            ClientRequest::Status => answer(tag, Ok(ClientResponse::Status(self.status(now.instant))), out),
             ClientRequest::MemberViews => self.gather_views(now, (tag, deadline), out),
             ClientRequest::Layouts => answer(tag, Ok(ClientResponse::Layouts(self.layouts_report())), out),
             ClientRequest::ChangeLayout(change) => self.change_layout(now, (tag, deadline), change, out),

@@ -4,7 +4,7 @@ use shoal_protocol::id::{ClusterId, LayoutId, NodeId};
 use shoal_protocol::member::{Member, StoreLease};
 use shoal_protocol::object::Limits;
 
-use crate::repair::RepairConfig;
+use crate::repair::{HandoffLimits, RepairConfig};
 use crate::storage::Budget;
 use crate::system::JoinMode;
 
@@ -54,6 +54,8 @@ pub struct NodeLimits {
     pub replica_requests_max: usize,
     /// Memory of memtables and object cache.
     pub storage: Budget,
+    /// Hints, and how fast what others missed is given back.
+    pub handoff: HandoffLimits,
     /// How much repair does, and how often.
     pub repair: RepairConfig,
 }
@@ -83,6 +85,7 @@ impl Default for NodeLimits {
             requests_max: 10_000,
             replica_requests_max: 50_000,
             storage: Budget::default(),
+            handoff: HandoffLimits::default(),
             repair: RepairConfig::default(),
         }
     }

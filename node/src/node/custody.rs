@@ -17,7 +17,7 @@ use shoal_protocol::time::Now;
 
 use super::{Effect, Node};
 use crate::ring::Ring;
-use crate::storage::{CellId, CellPlace};
+use crate::storage::{CellId, CellPlace, data_partition};
 use crate::system::SystemInput;
 
 impl Node {
@@ -74,6 +74,8 @@ impl Node {
 
     /// The acknowledgement of a delta that is synced here.
     pub(super) fn ack(&self, (partition, lsn): (Partition, Lsn), minted: Option<Bytes>) -> PeerResponse {
+        // Of a hint, whoever holds what it is of.
+        let partition = data_partition(partition);
         let incarnation = self.cells.home().store().leases().incarnation;
         let me = self.config.node;
         let generation = self.system.custody().map_or(0, |custody| custody.generation);

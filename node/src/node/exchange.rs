@@ -69,6 +69,7 @@ impl Node {
         if self.look_up_answered(now, from, answer, out)
             || self.leases_answered(now, from, answer, out)
             || self.view_answered(now, from, answer, out)
+            || self.handoff_answered(now, from, answer, out)
         {
             return;
         }

@@ -98,6 +98,7 @@ impl Node {
         if is_alive && self.alive.insert(node) {
             self.tell_system_of(now, node, out);
             self.confirm_leases(now, out);
+            self.advance_handoff(now, out);
             self.repair(now, RepairInput::PeerUp(node), out);
             self.advance_transition(now, out);
         } else if !is_alive && self.alive.remove(&node) {
@@ -116,6 +117,7 @@ impl Node {
     /// The node will not answer what it was asked.
     fn lose(&mut self, now: Now, node: NodeId, out: &mut Vec<Effect>) {
         self.system_calls.lose(node);
+        self.handoff_lose(node);
         self.leases.lose(node);
         self.lookups.lose(node);
         self.advance_lookups(now, out);
@@ -124,5 +126,6 @@ impl Node {
         self.tell_system(now, SystemInput::PeerDown(node), out);
         self.repair(now, RepairInput::PeerDown(node), out);
         self.coordinate(now, out, |coordinator, around, effects| coordinator.peer_down(around, node, effects));
+        self.advance_handoff(now, out);
     }
 }

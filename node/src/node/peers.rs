@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use shoal_protocol::client::PROTOCOL_VERSIONS;
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{NodeId, Partition, RequestId};
+use shoal_protocol::id::{Class, KeyspaceId, NodeId, Partition, RequestId};
 use shoal_protocol::peer::{PeerCall, PeerHello, PeerRequest, PeerResponse, Refusal};
+use shoal_protocol::repair::RepairAsk;
 use shoal_protocol::time::{Instant, Now};
 
 use super::{Asker, Effect, LinkId, Node, Work, replica_work};
@@ -64,6 +65,10 @@ impl Node {
                 let response = PeerResponse::Members(self.members_status());
                 return out.push(Effect::AnswerPeer { link, request, response });
             }
+            PeerRequest::Repair(RepairAsk::Owe { target, partition, after, compact_epoch: _ }) => {
+                let response = self.asked_to_owe(now, (*target, *partition, *after));
+                return out.push(Effect::AnswerPeer { link, request, response });
+            }
             PeerRequest::Apply { .. }
             | PeerRequest::Get { .. }
             | PeerRequest::Scan(_)
@@ -102,6 +107,9 @@ impl Node {
         asker: Asker,
         (deadline, request, is_repair): (Instant, PeerRequest, bool),
     ) -> VecDeque<Work> {
+        if let PeerRequest::Repair(RepairAsk::Hold { target, place, delta, compact_epoch: _ }) = request {
+            return self.hold_for(now, asker, (target, &place, delta));
+        }
         match self.owned(&request, is_repair) {
             Ok(partition) => {
                 let mut effects = Vec::new();
@@ -130,21 +138,16 @@ impl Node {
             | PeerRequest::Members
             | PeerRequest::Repair(_) => return Err(Refusal::Malformed),
         };
-        let class = match self.system.keyspace_by_id(keyspace) {
-            Some(info) => info.spec.class,
-            None if self.system.state().is_dropped(keyspace) => {
-                return Err(Refusal::Request(RequestError::KeyspaceGone { id: keyspace }));
-            }
-            // Created a moment ago, and this node has not heard of it yet.
-            None => return Err(Refusal::UnknownView),
-        };
+        let class = self.class_of(keyspace)?;
         let partition = match request {
             PeerRequest::Apply { place, .. }
             | PeerRequest::Get { place, .. }
             | PeerRequest::Admit { place, .. }
             | PeerRequest::Mint { place, .. } => place.partition(class),
-            PeerRequest::Scan(scan) => scan.partition,
-            PeerRequest::CompareSystem { .. }
+            // Nothing but data is scanned: no partition of another class, and no hints.
+            PeerRequest::Scan(scan) if scan.partition.class == class => scan.partition,
+            PeerRequest::Scan(_)
+            | PeerRequest::CompareSystem { .. }
             | PeerRequest::System { .. }
             | PeerRequest::ConfirmLeases { .. }
             | PeerRequest::Members
@@ -155,5 +158,17 @@ impl Node {
             return Err(Refusal::NotReplica);
         }
         self.check_custody(partition, (request, is_repair)).map(|()| partition)
+    }
+
+    /// The class of a keyspace, if there is one.
+    pub(super) fn class_of(&self, keyspace: KeyspaceId) -> Result<Class, Refusal> {
+        match self.system.keyspace_by_id(keyspace) {
+            Some(info) => Ok(info.spec.class),
+            None if self.system.state().is_dropped(keyspace) => {
+                Err(Refusal::Request(RequestError::KeyspaceGone { id: keyspace }))
+            }
+            // Created a moment ago, and this node has not heard of it yet.
+            None => Err(Refusal::UnknownView),
+        }
     }
 }

@@ -216,6 +216,7 @@ impl Node {
             StoreEvent::Digests { partition, digests } => server.digests_read(partition, &digests, &mut effects),
             StoreEvent::Partitions { partitions } => server.listed(cell, partitions, &mut effects),
             StoreEvent::Keys { id, keys } => server.keys_read(id.0, keys, &mut effects),
+            StoreEvent::Dropped { .. } => server.changed(cell),
             StoreEvent::Flushed => {
                 server.changed(cell);
                 self.finish_flushes(work);

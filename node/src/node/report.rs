@@ -4,6 +4,7 @@ use shoal_protocol::client::{MemberStatus, NodeEndpoint, Routes, Status};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Class, LayoutId, NodeId, PARTITIONS_COUNT, Partition};
 use shoal_protocol::member::Liveness;
+use shoal_protocol::time::Instant;
 
 use super::Node;
 use crate::storage::Room;
@@ -11,7 +12,7 @@ use crate::storage::Room;
 impl Node {
     /// This node's state and what it believes of the others.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self, now: Instant) -> Status {
         Status {
             node: self.config.node,
             name: self.config.name.clone(),
@@ -22,7 +23,7 @@ impl Node {
             serving: self.serving(),
             members: self.members_status(),
             warnings: self.warnings(),
-            figures: self.figures(),
+            figures: self.figures(now),
         }
     }
 
@@ -57,7 +58,7 @@ impl Node {
         self.system.state().formed().map(|layout| layout.id())
     }
 
-    fn figures(&self) -> Vec<(String, u64)> {
+    fn figures(&self, now: Instant) -> Vec<(String, u64)> {
         let allocations = self.config.allocations.map(|read| ("allocations".to_owned(), read()));
         let mut figures = vec![
             ("requests_in_flight".into(), self.coordinator.in_flight() as u64),
@@ -80,7 +81,22 @@ impl Node {
         figures.extend(bytes.map(|(name, bytes)| (name.to_owned(), bytes)));
         figures.extend(self.repair_figures());
         figures.extend(allocations);
+        figures.extend(self.handoff_figures(now).map(|(name, figure)| (name.to_owned(), figure)));
         figures
+    }
+
+    fn handoff_figures(&self, now: Instant) -> [(&'static str, u64); 8] {
+        let figures = self.handoff.figures(now);
+        [
+            ("hints_pending", figures.hints_pending),
+            ("hints_bytes", figures.hints_bytes),
+            ("hints_oldest_s", figures.hints_oldest_s),
+            ("hints_refused", figures.hints_refused),
+            ("debts", figures.debts),
+            ("debts_lost", figures.debts_lost),
+            ("handoff_keys", figures.keys),
+            ("handoff_bytes", figures.bytes),
+        ]
     }
 
     /// Who holds which partition of a class.
@@ -130,6 +146,11 @@ impl Node {
             Room::Enough => {}
             Room::Low => warnings.push("the disk is nearly full: writes are refused, reads and deletes go on".into()),
             Room::None => warnings.push("the disk is full: the ballast was given up; make room".into()),
+        }
+        if self.handoff.is_half_full() {
+            warnings.push(
+                "hints take more than half of what they may: when they are full, sloppy writes are refused".into(),
+            );
         }
         if self.transition.is_lossy {
             warnings.push(

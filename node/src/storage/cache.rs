@@ -9,7 +9,7 @@ use shoal_protocol::causality::Context;
 use shoal_protocol::id::Lsn;
 use shoal_protocol::object::{Digest, DigestKey, Object};
 
-use super::key::RowKey;
+use super::key::{Extent, RowKey};
 use super::memtable::DECODED_BYTES;
 
 /// One object as this store has it.
@@ -115,6 +115,16 @@ impl Cache {
     /// Forgets `keys`: they are read anew.
     pub(super) fn forget<'a>(&mut self, keys: impl Iterator<Item = &'a RowKey>) {
         self.forget_where(keys, |_| true);
+    }
+
+    /// Forgets everything of `extent`.
+    pub(super) fn forget_extent(&mut self, extent: &Extent) {
+        let gone = self.slots.extract_if(extent.bounds(), |_, _| true);
+        let bytes: usize = gone.map(|(_, slot)| slot.bytes).sum();
+        if bytes > 0 {
+            self.bytes -= bytes;
+            self.clock.retain(|key| self.slots.contains_key(key));
+        }
     }
 
     /// Forgets those of `keys` that were read after the delta `lsn`.

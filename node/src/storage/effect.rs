@@ -11,6 +11,7 @@ use bytes::Bytes;
 use shoal_protocol::id::{ClusterId, KeyspaceId, Lsn, Partition};
 use shoal_protocol::object::DigestKey;
 
+use super::dropping::{DropId, DropRows};
 use super::key::{RowKey, RowRange};
 use super::lease::Leases;
 use super::memtable::Memtable;
@@ -66,6 +67,8 @@ pub enum RowsEffect {
     Flush(Flush),
     /// Join sorted objects that are in no log into the rows: `Ingested`.
     Ingest(Ingest),
+    /// Remove rows for good, and what describes them: `Dropped`.
+    Drop(DropRows),
     /// Recompute the digests of a partition's rows and compare: `Verified`.
     Verify {
         /// Which.
@@ -256,6 +259,13 @@ pub enum StoreDone {
         /// What that took.
         written: Written,
     },
+    /// The rows are gone, durably: no crash brings them back.
+    Dropped {
+        /// As in the effect.
+        work: DropRows,
+        /// What that took.
+        written: Written,
+    },
     /// What recomputing a partition's digests found.
     Verified {
         /// As in the effect.
@@ -344,6 +354,11 @@ pub enum StoreEvent {
     Ingested {
         /// As `ingest` returned it.
         id: IngestId,
+    },
+    /// The rows are gone for good.
+    Dropped {
+        /// As `drop_rows` returned it.
+        id: DropId,
     },
     /// What `verify` found.
     Verified {

@@ -1,20 +1,24 @@
-//! What repair asks of a store: its change feed, its digests, a check of both, and the bulk path.
+//! What repair asks of a store: its change feed, its digests, a check of both, the bulk path, and dropping rows.
 //!
 //! Source: DESIGN §7 (digests, change feed), §9 (who uses them).
 //! Invariants: a feed shows nothing unsynced; digests describe exactly the rows, so what is in memtables is flushed first.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_protocol::id::Partition;
+use shoal_protocol::id::{Lsn, Partition};
 
 use super::Store;
+use super::dropping::{DropId, DropRows};
 use super::effect::{
-    FeedId, FeedRequest, Ingest, IngestId, KeysId, KeysRequest, ReadEffect, RowsEffect, StoreEffect, StoreEvent,
+    FeedId, FeedRequest, Ingest, IngestId, KeysId, KeysRequest, ReadEffect, RowsEffect, ScanId, ScanRequest,
+    StoreEffect, StoreEvent,
 };
 use super::feed::join_feed;
-use super::key::RowKey;
-use super::rowset::{BucketKeys, FeedRows, IngestRow};
+use super::hint::all_hints;
+use super::key::{Extent, RowKey};
+use super::rowset::{BucketKeys, FeedRows, IngestRow, Written};
 
 impl Store {
     /// Reads what changed in a partition after an lsn: `StoreEvent::Feed` with this id.
@@ -74,6 +78,60 @@ impl Store {
         Some(id)
     }
 
+    /// Removes for good every row of `extent` whose last delta is at or below `through` and synced, and those that cannot be
+    /// read, memtables included: `StoreEvent::Dropped` with this id, and then no crash brings them back. Meanwhile reads of the
+    /// extent may show them or not; a failure before leaves any part of them, and the drop is to be asked for again. The change
+    /// feed of the partition is cut off at `through`, so that whoever follows it knows that something is missing. `None`
+    /// while the store does not serve.
+    pub fn drop_rows(&mut self, extent: Extent, through: Lsn, out: &mut Vec<StoreEffect>) -> Option<DropId> {
+        if !self.progress.serving {
+            return None;
+        }
+        let id = DropId(self.drops_count);
+        self.drops_count += 1;
+        let through = through.min(self.synced());
+        // What is in none of them is in the rows when the work is begun: what flushes is asked of the same lane before it.
+        self.memtables.drop_range(&extent, through);
+        self.cache.forget_extent(&extent);
+        out.push(StoreEffect::Rows(RowsEffect::Drop(DropRows { id, extent, through })));
+        Some(id)
+    }
+
+    /// Reads a page of the hints that are kept here, whoever they are for: `StoreEvent::Scanned` with this id.
+    pub fn scan_hints(&mut self, after: Option<&RowKey>, out: &mut Vec<StoreEffect>) -> ScanId {
+        let mut range = all_hints();
+        if let Some(after) = after {
+            range.from = Bound::Excluded(Bytes::copy_from_slice(after.as_bytes()));
+        }
+        let (rows_max, bytes_max) = (HINTS_ROWS_MAX, HINTS_BYTES_MAX);
+        let request = self.scans.begin(|id| ScanRequest { id, range, reverse: false, rows_max, bytes_max });
+        let id = request.id;
+        if self.progress.serving {
+            out.push(StoreEffect::Reads(ReadEffect::Scan(request)));
+        }
+        id
+    }
+
+    /// What was written into the rows so far, and to the log since it was last opened, bytes.
+    #[must_use]
+    pub fn written(&self) -> (Written, u64) {
+        (self.written, self.memtables.log_end())
+    }
+
+    /// The highest lsn that was given to anything.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.leases.last_lsn()
+    }
+
+    pub(super) fn dropped(&mut self, work: DropRows, written: &Written, events: &mut Vec<StoreEvent>) {
+        self.written.add(written);
+        self.progress.dropped();
+        // What was read in between may have been read before.
+        self.cache.forget_extent(&work.extent);
+        events.push(StoreEvent::Dropped { id: work.id });
+    }
+
     pub(super) fn keys_read(&self, id: KeysId, keys: BucketKeys, events: &mut Vec<StoreEvent>) {
         if !keys.damaged.is_empty() {
             events.push(StoreEvent::Damaged { keys: keys.damaged.clone() });
@@ -102,3 +160,8 @@ impl Store {
         events.push(StoreEvent::Feed { id, page });
     }
 }
+
+/// Rows of a page of hints when they are looked for.
+const HINTS_ROWS_MAX: usize = 1_000;
+/// Bytes after which such a page ends.
+const HINTS_BYTES_MAX: usize = 1 << 20;

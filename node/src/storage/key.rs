@@ -142,11 +142,34 @@ impl RowRange {
     }
 }
 
+/// A partition, or one keyspace of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Extent {
+    /// Which partition.
+    pub partition: Partition,
+    /// Which keyspace; `None` = all of the partition.
+    pub keyspace: Option<KeyspaceId>,
+}
+
+impl Extent {
+    /// How the keys of all its rows begin.
+    pub(super) fn prefix(&self) -> Vec<u8> {
+        let mut prefix = encode_partition(self.partition).to_vec();
+        prefix.extend(self.keyspace.iter().flat_map(|keyspace| keyspace.0.to_be_bytes()));
+        prefix
+    }
+
+    /// The bounds for a map ordered by `RowKey`.
+    pub(super) fn bounds(&self) -> (Bound<RowKey>, Bound<RowKey>) {
+        let prefix = self.prefix();
+        let from = Bound::Included(RowKey(Bytes::copy_from_slice(&prefix)));
+        (from, successor(prefix).map_or(Bound::Unbounded, |end| Bound::Excluded(RowKey(end.into()))))
+    }
+}
+
 /// The bounds of a partition for a map ordered by `RowKey`.
 pub(super) fn partition_bounds(partition: Partition) -> (Bound<RowKey>, Bound<RowKey>) {
-    let prefix = encode_partition(partition);
-    let end = successor(prefix.to_vec()).map_or(Bound::Unbounded, |end| Bound::Excluded(RowKey(end.into())));
-    (Bound::Included(RowKey(Bytes::copy_from_slice(&prefix))), end)
+    Extent { partition, keyspace: None }.bounds()
 }
 
 /// How every key of the rows file that belongs to `partition` begins.

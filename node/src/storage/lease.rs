@@ -61,6 +61,11 @@ impl LeaseBook {
         Lsn(self.lsn_next - 1)
     }
 
+    /// The last lsn that was given out; in a store just opened, the last that may have been.
+    pub(super) fn last_lsn(&self) -> Lsn {
+        Lsn(self.lsn_next.saturating_sub(1))
+    }
+
     /// The highest lsn that may be called synced.
     pub(super) fn lsn_limit(&self) -> Lsn {
         Lsn(self.durable.lsns_end.saturating_sub(1))

@@ -108,6 +108,12 @@ impl Memtable {
         end
     }
 
+    /// Forgets the entries between two bounds whose last delta is at or below `through`.
+    pub(super) fn drop_range(&mut self, bounds: (Bound<RowKey>, Bound<RowKey>), through: Lsn) {
+        let dropped = self.entries.extract_if(bounds, |_, entry| entry.lsn <= through);
+        self.bytes -= dropped.map(|(key, entry)| key.as_bytes().len() + entry.bytes()).sum::<usize>();
+    }
+
     /// What is held of `key`.
     #[must_use]
     pub fn get(&self, key: &RowKey) -> Option<&Entry> {

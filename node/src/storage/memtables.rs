@@ -12,7 +12,7 @@ use shoal_protocol::id::{Lsn, Partition};
 use shoal_protocol::object::Object;
 
 use super::budget::Budget;
-use super::key::{RowKey, partition_bounds};
+use super::key::{Extent, RowKey, partition_bounds};
 use super::memtable::{Delta, Entry, Memtable};
 
 #[derive(Debug)]
@@ -60,6 +60,14 @@ impl Memtables {
     /// Joins `removal`, a part of the last delta of `key`.
     pub(super) fn remove_losers(&mut self, key: &RowKey, removal: &Object) {
         self.active.remove_losers(key, removal);
+    }
+
+    /// Forgets what is held of `extent` through an lsn, but for the piece that is on its way into the rows.
+    pub(super) fn drop_range(&mut self, extent: &Extent, through: Lsn) {
+        self.active.drop_range(extent.bounds(), through);
+        if let Some(frozen) = &mut self.frozen {
+            frozen.rest.drop_range(extent.bounds(), through);
+        }
     }
 
     pub(super) fn tables(&self) -> Parts<&Memtable> {

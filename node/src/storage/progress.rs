@@ -30,12 +30,15 @@ pub struct RowsAt {
     pub ingested: Lsn,
     /// How many pieces of memtables were ever flushed into them.
     pub pieces: u64,
+    /// How often rows were dropped from them.
+    pub drops: u64,
 }
 
 impl RowsAt {
-    /// Whether something is in the rows that was not in these.
+    /// Whether something was done to the rows that was not done to these.
     pub(super) fn is_behind(&self, other: &Self) -> bool {
-        self.replay_from < other.replay_from || self.ingested < other.ingested || self.pieces < other.pieces
+        let [a, b] = [self, other].map(|at| [at.replay_from.0, at.ingested.0, at.pieces, at.drops]);
+        a.iter().zip(b).any(|(here, there)| *here < there)
     }
 }
 
@@ -67,6 +70,11 @@ impl Progress {
     pub(super) fn flushed(&mut self, replay_from: Option<Lsn>) {
         self.rows.pieces += 1;
         self.rows.replay_from = replay_from.unwrap_or(self.rows.replay_from);
+    }
+
+    /// Rows are gone.
+    pub(super) fn dropped(&mut self) {
+        self.rows.drops += 1;
     }
 
     /// The oldest ingestion is in the rows. What the log still works on may lie below.

@@ -219,7 +219,7 @@ impl Sim {
         let Some(first) = self.make(&name, spec) else { return };
         let place = |id| Place { keyspace: id, collection: COLLECTION.into(), key: Bytes::from_static(b"key") };
         let operation = Operation::AddSibling { value: Value::json("1") };
-        let operate = Operate { place: place(first.id), operation, context: None, w: None };
+        let operate = Operate { place: place(first.id), operation, context: None, w: None, quorum: None };
         for _ in 0..3 {
             let other = self.world.dice.index(self.world.nodes());
             let done = self.ask(other, ClientRequest::Operate(operate.clone()), Duration::from_secs(1));

@@ -239,7 +239,7 @@ impl Client {
         };
         let Intent { key, operation, observed, w } = &intent;
         let (place, spec) = (&history.keys[*key].place, &history.space_of(*key).spec);
-        match session.bind(now, &session::Intent { place, spec, operation, observed, w: *w }) {
+        match session.bind(now, &session::Intent { place, spec, operation, observed, w: *w, quorum: None }) {
             Ok(bound) => {
                 let delta = Object::decode(&bound.delta).expect("a session binds canonical deltas");
                 let write = Write {
@@ -273,7 +273,7 @@ impl Client {
             let observed = Observed { object: record.observed.clone(), contexts: write.bound.contexts.clone() };
             let spec = &history.space_of(write.key).spec;
             let (place, operation, w) = (&write.bound.place, &record.operation, write.bound.w);
-            let intent = session::Intent { place, spec, operation, observed: &observed, w };
+            let intent = session::Intent { place, spec, operation, observed: &observed, w, quorum: None };
             if let Some(session) = self.sessions.get_mut(&write.bound.grant.actor)
                 && let Ok(fresh) = session.bind(now, &intent)
             {

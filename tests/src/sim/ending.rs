@@ -26,6 +26,9 @@ impl Sim {
         if self.scenario.lasting_fault && self.scenario.nodes == 3 {
             self.demand_progress_of_two();
         }
+        if self.scenario.nodes == 5 && self.scenario.wiped.is_none() {
+            self.demand_handoff();
+        }
         self.calm();
         if !self.see_leavers_off() || !self.wait_until_serving() {
             return;
@@ -34,6 +37,9 @@ impl Sim {
         self.run_for(Duration::from_secs(10));
         self.world.inspect();
         if !self.settle_unknown() {
+            return;
+        }
+        if !self.await_handoff() {
             return;
         }
         self.become_equal_unasked();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::causality::{Context, Dot, EncodedContext};
-use shoal_protocol::client::{Get, Got, KeyspaceLayout, KeyspaceSpec, Written};
+use shoal_protocol::client::{Get, Got, KeyspaceLayout, KeyspaceSpec, QuorumMode, Written};
 use shoal_protocol::id::KeyspaceId;
 use shoal_protocol::object::{Object, Operation};
 
@@ -160,6 +160,12 @@ impl History {
         if written.acks < needed || written.weak != weak {
             world.find("honest acks", format!("{} acks of {needed}, weak {}", written.acks, written.weak));
         }
+        if written.fallbacks > 0 {
+            world.count("acks of fallbacks");
+            if space.spec.quorum == QuorumMode::Strict {
+                world.find("honest acks", format!("{} fallbacks count in a strict keyspace", written.fallbacks));
+            }
+        }
         let context = opened(&written.context);
         let key = &mut self.keys[key];
         let record = &mut key.writes[write];
@@ -170,7 +176,8 @@ impl History {
         {
             world.find("honest acks", "the context of an ack is not its delta's");
         }
-        key.acked.entry(written.acks).or_default().join(&context);
+        // What fallbacks hold no read is sure to see; lost it is not.
+        key.acked.entry(written.acks.saturating_sub(written.fallbacks)).or_default().join(&context);
     }
 
     /// A read was answered; `floor` is from when it began. Returns the object.

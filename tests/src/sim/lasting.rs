@@ -33,7 +33,7 @@ impl Sim {
             let Some(info) = self.demand_keyspace(node) else { return };
             let place = Place { keyspace: info.id, collection: COLLECTION.into(), key: "key".into() };
             let operation = Operation::CounterAdd { by: 1 };
-            let operate = Operate { place: place.clone(), operation, context: None, w: None };
+            let operate = Operate { place: place.clone(), operation, context: None, w: None, quorum: None };
             self.demand(node, &ClientRequest::Operate(operate.clone()));
             self.demand(node, &ClientRequest::Get(Get { place: place.clone(), r: None, min_ctx: None }));
             if is_gone {
@@ -77,7 +77,7 @@ impl Sim {
     }
 
     /// A keyspace can be made, once for both.
-    fn demand_keyspace(&mut self, node: usize) -> Option<KeyspaceInfo> {
+    pub(super) fn demand_keyspace(&mut self, node: usize) -> Option<KeyspaceInfo> {
         let name = KeyspaceName::new("lasting").expect("a name");
         let spec = KeyspaceSpec { class: Class { n: 3, r: 0, w: 0 }, ..self.scenario.keyspaces[0].1 };
         let create = ClientRequest::CreateKeyspace { name: name.clone(), spec };
@@ -111,7 +111,7 @@ impl Sim {
     }
 
     /// Asks until there is an answer that another try would not change; else the last one.
-    fn insist(&mut self, node: usize, request: &ClientRequest) -> Answer {
+    pub(super) fn insist(&mut self, node: usize, request: &ClientRequest) -> Answer {
         let mut last = None;
         for _ in 0..TRIES_MAX {
             last = self.ask(node, request.clone(), Duration::from_secs(2));

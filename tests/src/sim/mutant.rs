@@ -15,6 +15,8 @@ pub enum Mutant {
     FreshDot,
     /// Read repairs are acknowledged and thrown away, and nobody compares anything.
     NoRepair,
+    /// What is handed off is acknowledged and thrown away: a hint is forgotten before its target has synced it.
+    HintForgotten,
     /// Whoever compares trees goes past a level.
     SkipLevel,
     /// A comparison ends early: the second half of the partitions is taken to be equal.
@@ -33,12 +35,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeSync,
         Self::QuorumOfOne,
         Self::SkipCovered,
         Self::FreshDot,
         Self::NoRepair,
+        Self::HintForgotten,
         Self::SkipLevel,
         Self::TruncatedRanges,
         Self::LimitInMerge,

@@ -163,12 +163,16 @@ impl Scenario {
     pub fn draw(seed: u64, dice: &mut Dice, steps: Option<usize>) -> Self {
         let nodes = dice.pick(&[3, 3, 3, 3, 3, 5, 5, 1]);
         let faults = faults(dice, nodes);
+        let mut keyspaces = keyspaces(dice, nodes);
+        if seed.is_multiple_of(3) {
+            keyspaces.iter_mut().for_each(|(_, spec)| spec.quorum = QuorumMode::Sloppy);
+        }
         Self {
             seed,
             nodes,
             clients: dice.pick(&[2, 3, 4]),
             steps: steps.unwrap_or(dice.pick(&[60, 90, 140])),
-            keyspaces: keyspaces(dice, nodes),
+            keyspaces,
             kinds: kinds(dice),
             network: network(dice),
             storage: storage(dice),

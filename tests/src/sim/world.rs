@@ -265,7 +265,7 @@ impl World {
     /// What a node says of itself; `None` while it does not run.
     #[must_use]
     pub fn status(&self, node: usize) -> Option<Status> {
-        self.hosts[node].process.as_ref().map(|process| process.node.status())
+        self.hosts[node].process.as_ref().map(|process| process.node.status(self.now))
     }
 
     /// Whether a node loses its disk in this history: what fewer than W replicas acknowledged may go with it.
@@ -278,7 +278,7 @@ impl World {
     #[must_use]
     pub fn standing(&self, node: usize) -> String {
         let Some(process) = &self.hosts[node].process else { return "does not run".into() };
-        let (status, layouts) = (process.node.status(), process.node.layouts_report());
+        let (status, layouts) = (process.node.status(self.now), process.node.layouts_report());
         let member = |member: &MemberStatus| {
             let MemberStatus { endpoint, liveness, linked, in_layout, catching_up, .. } = member;
             format!("{} {liveness:?} linked {linked}, listed {in_layout}, catching up {catching_up}; ", endpoint.name)

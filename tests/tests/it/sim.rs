@@ -115,6 +115,7 @@ mutants! {
     skipping_a_delta_whose_dot_is_covered_is_seen: SkipCovered;
     repeating_under_a_fresh_dot_is_seen: FreshDot;
     read_repairs_thrown_away_are_seen: NoRepair;
+    a_hint_forgotten_before_its_target_synced_it_is_seen: HintForgotten;
     a_comparison_that_skips_a_level_is_seen: SkipLevel;
     a_comparison_of_truncated_ranges_is_seen: TruncatedRanges;
     limits_in_merge_are_seen: LimitInMerge;
@@ -140,6 +141,8 @@ const REGRESSIONS: &[(u64, &str)] = &[
 /// What a few hundred histories must see.
 const MUST_HAPPEN: &[&str] = &[
     "acks",
+    "acks of fallbacks",
+    "stood in",
     "reads",
     "scans",
     "repeats",

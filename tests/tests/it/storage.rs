@@ -6,6 +6,7 @@
 mod cells;
 mod crash;
 mod damage;
+mod dropping;
 mod exchange;
 mod failure;
 mod log;

@@ -309,7 +309,7 @@ fn is_data(request: &ClientRequest) -> bool {
 
 fn written(place: &Place, delta: &Object) -> ClientResponse {
     let context = seal(place, delta.context());
-    ClientResponse::Written(Written { acks: 2, context, weak: false, hlc: delta.hlc_max() })
+    ClientResponse::Written(Written { acks: 2, fallbacks: 0, context, weak: false, hlc: delta.hlc_max() })
 }
 
 fn keys() -> ContextKeys {

@@ -244,7 +244,7 @@ impl<'a> Applier<'a> {
         for _ in 0..SESSIONS_TRIED {
             let mut over = None;
             if let Some(session) = self.counting.borrow_mut().as_mut() {
-                let intent = Intent { place, spec, operation, observed, w: None };
+                let intent = Intent { place, spec, operation, observed, w: None, quorum: None };
                 match session.bind(now, &intent) {
                     Ok(bound) => return Ok(Ok(bound)),
                     // Past its last day, or without room for another total.

@@ -204,6 +204,7 @@ mod tests {
             delta: Bytes::from_static(b"delta"),
             contexts: Vec::new(),
             w: None,
+            quorum: None,
         }
     }
 

@@ -15,6 +15,7 @@ use super::meta::Meta;
 use super::open::{LOG_FILES, META_FILE, OpenError, ROWS_FILE, damaged, exists, in_file, open_database};
 use super::rows::RowsWriter;
 use crate::storage::cell::CellPlace;
+use crate::storage::hint::is_hint_partition;
 use crate::storage::lease::Leases;
 use crate::storage::progress::RowsAt;
 use crate::storage::rowset::VerifyReport;
@@ -64,6 +65,8 @@ pub struct Inspection {
     pub partitions_count: u64,
     /// Rows, those of deleted objects included.
     pub rows_count: u64,
+    /// Hints: what is kept for other nodes.
+    pub hints_count: u64,
     /// Buckets of digests that have rows.
     pub buckets_count: u64,
 }
@@ -145,11 +148,16 @@ impl<'a, D: Disk> StoppedStore<'a, D> {
             at: snapshot.at,
             partitions_count: 0,
             rows_count: 0,
+            hints_count: 0,
             buckets_count: 0,
         };
         for partition in in_file(ROWS_FILE, || snapshot.partitions())? {
             let digests = in_file(ROWS_FILE, || snapshot.digests(partition))?;
-            inspection.partitions_count += 1;
+            if is_hint_partition(partition) {
+                inspection.hints_count += digests.rows_count;
+                continue;
+            }
+            inspection.partitions_count += u64::from(digests.rows_count > 0);
             inspection.rows_count += digests.rows_count;
             inspection.buckets_count += digests.buckets.len() as u64;
         }

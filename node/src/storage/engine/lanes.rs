@@ -138,7 +138,7 @@ impl<D: Disk> LogWork<D> {
     }
 }
 
-/// Flushes, ingests, verifies.
+/// Flushes, ingests, drops, verifies.
 pub struct RowsLane {
     rows: Mortal<RowsWriter>,
     rest: Rest,
@@ -182,6 +182,10 @@ impl Lane for RowsLane {
                         let written = rows.ingest(&work.rows, rules, rest)?;
                         let keys = work.rows.iter().map(|row| row.key.clone()).collect();
                         StoreDone::Ingested { id: work.id, keys, written }
+                    }
+                    RowsEffect::Drop(work) => {
+                        let written = rows.drop_rows(&work, rest)?;
+                        StoreDone::Dropped { work, written }
                     }
                     RowsEffect::Verify { partition, digest_key } => {
                         let mut report = Box::<VerifyReport>::default();

@@ -9,21 +9,20 @@
 use std::io;
 
 use redb::{Database, DatabaseError, StorageBackend, StorageError};
-use shoal_protocol::id::{Actor, ClusterId, NodeId};
+use shoal_protocol::id::{Actor, ClusterId, Lsn, NodeId};
 use shoal_protocol::object::Object;
 
 use crate::storage::cell::CellPlace;
 use crate::storage::effect::{Failure, Record, Recovered};
 use crate::storage::lease::Leases;
 use crate::storage::memtable::{Delta, Memtable};
-use crate::storage::progress::RowsAt;
 
 use super::disk::Disk;
 use super::lanes::{LogLane, LogWork, ReadLane, RowsLane};
 use super::log::{Damage, Damaged, Log, LogOptions};
 use super::meta::{Identity, Meta};
 use super::room::RoomWatch;
-use super::rows::{self, RowsWriter};
+use super::rows::{self, Dropped, RowsWriter};
 use super::{Engine, guarded};
 
 /// The format this code reads and writes.
@@ -158,8 +157,9 @@ impl<D: Disk> Engine<D> {
         let rows = open_file(disk, options, ROWS_FILE)?;
         let rows = in_file(ROWS_FILE, || RowsWriter::open(rows, identity.store_id, options.cache_bytes))?;
         let at = rows.reader().at();
+        let dropped = in_file(ROWS_FILE, || rows.dropped())?;
         let (log, Replay { memtable, damaged_records }) =
-            in_file(LOG_FILES, || replay(disk, identity.store_id, at, options))?;
+            in_file(LOG_FILES, || replay(disk, (identity.store_id, at.replay_from), &dropped, options))?;
         let recovered =
             Recovered { created, cluster, leases, memtable, rows: at, room: room.room(), blobs, damaged_records };
         let engine = Self {
@@ -273,15 +273,18 @@ struct Replay {
     damaged_records: usize,
 }
 
-/// Joins the log into a memtable.
+/// Joins the log into a memtable, but for what was dropped since.
 fn replay<D: Disk>(
     disk: &D,
-    store_id: u64,
-    at: RowsAt,
+    (store_id, replay_from): (u64, Lsn),
+    dropped: &Dropped,
     options: &OpenOptions,
 ) -> Result<(Log<D::LogFile>, Replay), Failure> {
     let mut replayed = Replay { memtable: Memtable::default(), damaged_records: 0 };
-    let (log, found) = Log::open(disk, store_id, at.replay_from, options.log, &mut |record| {
+    let (log, found) = Log::open(disk, store_id, replay_from, options.log, &mut |record| {
+        if dropped.covers(&record.key, record.lsn) {
+            return;
+        }
         // The checksum held, so these are the bytes once received; were they none, they count as damage.
         match Object::decode_shared(&record.delta) {
             Ok(delta) => {

@@ -10,6 +10,7 @@
 
 mod counts;
 mod digests;
+mod dropping;
 mod feed;
 mod flush;
 mod join;
@@ -35,6 +36,7 @@ use crate::storage::progress::RowsAt;
 use crate::storage::row::{Kind, seal, unseal};
 
 use super::failed;
+pub(super) use dropping::Dropped;
 use flush::Bounds;
 use snapshot::Snapshot;
 
@@ -176,4 +178,6 @@ const REPLAY_FROM: &str = "replay_from";
 const INGESTED: &str = "ingested";
 /// So many pieces of memtables were flushed; absent before the first.
 const PIECES: &str = "pieces";
+/// So often were rows dropped; absent before the first.
+const DROPS: &str = "drops";
 const STORE_ID: &str = "store_id";

@@ -100,7 +100,7 @@ impl Client {
         let context = memory.map(|memory| memory.context.clone());
         let observed = memory.map(|memory| memory.object.clone()).unwrap_or_default();
         let place = history.keys[key].place.clone();
-        let operate = Box::new(Operate { place, operation: operation.clone(), context, w });
+        let operate = Box::new(Operate { place, operation: operation.clone(), context, w, quorum: None });
         let write = history.begin_write(key, Write { operation, observed, bound: None, fate: Fate::Open });
         Task::Operate { key, write, operate }
     }

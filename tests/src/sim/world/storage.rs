@@ -102,6 +102,7 @@ fn kind(done: &StoreDone) -> u8 {
         StoreDone::Space(_) => 12,
         StoreDone::PartitionsRead { .. } => 13,
         StoreDone::KeysRead { .. } => 14,
+        StoreDone::Dropped { .. } => 15,
     }
 }
 
@@ -122,6 +123,7 @@ pub(super) fn describe(done: &StoreDone) -> String {
         StoreDone::DigestsRead { partition, digests } => format!("digests {partition:?} {}", digests.rows_count),
         StoreDone::Ingested { id, .. } => format!("ingested {}", id.0),
         StoreDone::Verified { partition, report } => format!("verified {partition:?} {report:?}"),
+        StoreDone::Dropped { work, .. } => format!("dropped {}", work.id.0),
         StoreDone::Space(room) => format!("space {room:?}"),
         StoreDone::PartitionsRead { partitions } => format!("partitions {}", partitions.len()),
         StoreDone::KeysRead { id, keys } => format!("keys {} {}", id.0, keys.keys.len()),
@@ -140,6 +142,7 @@ pub(super) fn describe_effect(effect: &StoreEffect) -> String {
         StoreEffect::Log(LogEffect::Persist { ticket, bytes, .. }) => format!("persist {} {}", ticket.0, bytes.len()),
         StoreEffect::Rows(RowsEffect::Flush(flush)) => format!("flush {:?}", flush.replay_from),
         StoreEffect::Rows(RowsEffect::Ingest(ingest)) => format!("ingest {} {}", ingest.id.0, ingest.rows.len()),
+        StoreEffect::Rows(RowsEffect::Drop(work)) => format!("drop {} {:?} {}", work.id.0, work.extent, work.through.0),
         StoreEffect::Rows(RowsEffect::Verify { partition, .. }) => format!("verify {partition:?}"),
         StoreEffect::Reads(ReadEffect::Load { keys }) => format!("load {}", keys.len()),
         StoreEffect::Reads(ReadEffect::Scan(request)) => format!("scan {}", request.id.0),

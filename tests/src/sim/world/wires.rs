@@ -312,6 +312,7 @@ impl World {
         let delta = || Object::decode(delta).expect("nodes send canonical deltas");
         match self.mutant? {
             Mutant::NoRepair => (cause == Some(ApplyCause::ReadRepair)).then(applied),
+            Mutant::HintForgotten => (cause == Some(ApplyCause::Handoff)).then(applied),
             Mutant::SkipCovered => {
                 let delta = delta();
                 let actor = delta.context().actors().filter(|actor| actor.is_session()).last()?;

@@ -228,6 +228,7 @@ impl World {
                 StoreDone::DigestsRead { .. } => 7,
                 StoreDone::Ingested { .. } => 8,
                 StoreDone::Verified { .. } => 9,
+                StoreDone::Dropped { .. } => 11,
                 StoreDone::Space(_) => 10,
                 StoreDone::PartitionsRead { .. } => 11,
                 StoreDone::KeysRead { .. } => 12,

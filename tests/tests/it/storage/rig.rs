@@ -43,7 +43,7 @@ pub(super) fn options() -> OpenOptions {
     }
 }
 
-pub(super) fn partition() -> Partition {
+pub(super) const fn partition() -> Partition {
     Partition { class: Class { n: 3, r: 0, w: 0 }, index: 9 }
 }
 

@@ -11,6 +11,7 @@ use std::collections::btree_map::Entry;
 
 use redb::ReadableTable;
 use shoal_protocol::id::Partition;
+use shoal_protocol::object::Digest;
 
 use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
@@ -113,9 +114,28 @@ pub(super) fn update(
     partition: Partition,
     changes: &[Change<'_>],
 ) -> Result<Option<u64>, Failure> {
+    change_buckets(table, partition, changes.iter().map(|change| (change.bucket, |to: &mut _| carry(to, change))))
+}
+
+/// Takes rows that are gone, each with its bucket and its digest if that is known, out of the digests of `partition` and says
+/// how many bytes that took; `None` if they do not fit what stands there, which is then half done and to be rebuilt.
+pub(super) fn remove(
+    table: &mut Bytes<'_>,
+    partition: Partition,
+    gone: &[(u16, Option<Digest>)],
+) -> Result<Option<u64>, Failure> {
+    change_buckets(table, partition, gone.iter().map(|(bucket, digest)| (*bucket, |to: &mut _| give_up(to, *digest))))
+}
+
+/// Changes buckets, each by what comes with it, until something does not fit.
+fn change_buckets(
+    table: &mut Bytes<'_>,
+    partition: Partition,
+    changes: impl Iterator<Item = (u16, impl FnOnce(&mut BucketDigest) -> bool)>,
+) -> Result<Option<u64>, Failure> {
     let mut groups: BTreeMap<u8, Group> = BTreeMap::new();
-    for change in changes {
-        let (index, bucket) = (usize::from(change.bucket) / GROUP_BUCKETS, usize::from(change.bucket) % GROUP_BUCKETS);
+    for (bucket, change) in changes {
+        let (index, bucket) = (usize::from(bucket) / GROUP_BUCKETS, usize::from(bucket) % GROUP_BUCKETS);
         let index = u8::try_from(index).expect("a bucket is one of 1,024, a group one of 16");
         let group = match groups.entry(index) {
             Entry::Occupied(read) => read.into_mut(),
@@ -127,7 +147,7 @@ pub(super) fn update(
                 unread.insert(group)
             }
         };
-        if !carry(&mut group.0[bucket], change) {
+        if !change(&mut group.0[bucket]) {
             return Ok(None);
         }
     }
@@ -136,6 +156,14 @@ pub(super) fn update(
         bytes += group.write(table, &group_key(partition, index))?;
     }
     Ok(Some(bytes))
+}
+
+/// Whether a row of this digest can have been in a bucket; then it is not any more. Nobody knows what a row without one added.
+fn give_up(bucket: &mut BucketDigest, digest: Option<Digest>) -> bool {
+    let Some(digest) = digest.filter(|_| bucket.count > 0) else { return false };
+    bucket.count -= 1;
+    bucket.sum = bucket.sum.wrapping_sub(digest.0);
+    bucket.count > 0 || bucket.sum == 0
 }
 
 /// Whether `change` fits a bucket.

@@ -100,6 +100,26 @@ pub(super) fn trim(
     Ok(())
 }
 
+/// Cuts off everything through an lsn, though it may not be stale.
+pub(super) fn cut(
+    feed: &mut sorted::Bytes<'_>,
+    counts: &mut Counts,
+    partition: Partition,
+    through: Lsn,
+) -> Result<(), Failure> {
+    let (from, to) = (encode_partition(partition), feed_key(partition, through));
+    let mut cut = 0;
+    let range = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
+    feed.retain_in::<&[u8], _>(range, |_, _| {
+        cut += 1;
+        false
+    })
+    .map_err(failed)?;
+    counts.entries = counts.entries.saturating_sub(cut);
+    counts.floor = counts.floor.max(through);
+    Ok(())
+}
+
 impl Snapshot {
     /// The rows of `partition` that changed after `after`, in order: at most `rows_max` of them, ending with the row that
     /// reaches `bytes_max` bytes of objects; one at least.
@@ -164,7 +184,7 @@ impl Snapshot {
         Ok(match row {
             Some(row) if row.lsn != lsn => Listed::Stale,
             Some(row) if !row.partial => Listed::Row(FeedRow { object: Bytes::copy_from_slice(row.object), lsn, key }),
-            // Unreadable in part or whole, or gone, which no row ever is.
+            // Unreadable in part or whole, or gone, though nothing above the floor was dropped.
             Some(_) | None => Listed::Damaged(key),
         })
     }

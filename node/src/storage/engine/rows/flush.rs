@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use redb::{ReadableTable, WriteTransaction};
-use shoal_protocol::id::Partition;
+use shoal_protocol::id::{Lsn, Partition};
 
 use crate::storage::effect::{Failure, Flush};
 use crate::storage::engine::failed;
@@ -17,6 +17,7 @@ use crate::storage::key::encode_partition;
 use crate::storage::rowset::{Chunk, IngestRow, Written};
 
 use super::counts::Counts;
+use super::dropping::forget_drops;
 use super::feed::{self, FeedEntry};
 use super::join::{Before, Change, Frozen, Source};
 use super::rebuild::rebuild;
@@ -97,6 +98,8 @@ impl RowsWriter {
                 let (done, chunk) = write_chunk(transaction, rows, rules, bounds)?;
                 if done == rest.len() {
                     marks.iter().try_for_each(|(name, number)| put_state(transaction, name, *number))?;
+                    let replay_from = marks.iter().find(|(name, _)| *name == REPLAY_FROM);
+                    replay_from.map_or(Ok(()), |(_, replay_from)| forget_drops(transaction, Lsn(*replay_from)))?;
                 }
                 Ok((done, chunk))
             })?;

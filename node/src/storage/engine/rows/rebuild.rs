@@ -1,12 +1,13 @@
 //! Rebuilding what describes the rows of a partition: digests, feed and counts.
 //!
 //! Done when they are damaged or do not fit the rows, by the chunk that meets that or on behalf of a scrub. Costs one pass
-//! over the partition. Afterwards the feed has exactly one entry per readable row and goes back to the beginning.
+//! over the partition. Afterwards the feed has exactly one entry per readable row above its floor.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use redb::ReadableTable;
-use shoal_protocol::id::{Lsn, Partition};
+use shoal_protocol::id::Partition;
 
 use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
@@ -48,8 +49,12 @@ pub(super) fn rebuild(tables: &mut Tables<'_>, partition: Partition, written: &m
     }
     written.digests_bytes += sums.write(&mut tables.digests, partition)?;
     with_range(&prefix, |range| tables.feed.retain_in::<&[u8], _>(range, |_, _| false)).map_err(failed)?;
-    let mut counts = Counts { rows: sums.rows_count(), entries: 0, floor: Lsn::default() };
-    let entries = by_lsn.iter().map(|(lsn, key)| FeedEntry::new(key, *lsn)).collect();
+    // What was dropped or cut off is not in the rows any more, or was there with another lsn: the floor stays, if it is known.
+    let sealed = tables.counts.get(prefix.as_slice()).map_err(failed)?;
+    let before = sealed.and_then(|sealed| Counts::decode(&prefix, sealed.value())).unwrap_or_default();
+    let mut counts = Counts { rows: sums.rows_count(), entries: 0, floor: before.floor };
+    let entries =
+        by_lsn.range((Excluded(counts.floor), Unbounded)).map(|(lsn, key)| FeedEntry::new(key, *lsn)).collect();
     written.feed_bytes += feed::append(&mut tables.feed, &mut counts, entries)?;
     written.feed_bytes += put_counts(&mut tables.counts, partition, counts)?;
     Ok(())

@@ -11,7 +11,7 @@ use crate::storage::effect::Failure;
 use crate::storage::engine::failed;
 use crate::storage::progress::RowsAt;
 
-use super::{COUNTS, DIGESTS, FEED, INGESTED, PIECES, REPLAY_FROM, ROWS, STATE, STORE_ID, state_number};
+use super::{COUNTS, DIGESTS, DROPS, FEED, INGESTED, PIECES, REPLAY_FROM, ROWS, STATE, STORE_ID, state_number};
 
 /// The file as of one commit.
 pub(in crate::storage) struct Snapshot {
@@ -36,7 +36,7 @@ impl Snapshot {
             let sealed = state.get(name).map_err(failed)?;
             state_number(name, sealed.as_ref().map(|sealed| sealed.value()))
         };
-        let has_pieces = state.get(PIECES).map_err(failed)?.is_some();
+        let count = |name| if state.get(name).map_err(failed)?.is_some() { number(name) } else { Ok(0) };
         Ok(Self {
             rows: transaction.open_table(ROWS).map_err(failed)?,
             digests: transaction.open_table(DIGESTS).map_err(failed)?,
@@ -46,7 +46,8 @@ impl Snapshot {
             at: RowsAt {
                 replay_from: Lsn(number(REPLAY_FROM)?),
                 ingested: Lsn(number(INGESTED)?),
-                pieces: if has_pieces { number(PIECES)? } else { 0 },
+                pieces: count(PIECES)?,
+                drops: count(DROPS)?,
             },
         })
     }

@@ -20,8 +20,9 @@ use shoal_protocol::object::{Element, Mint, Object, Operation, Value, bind};
 use shoal_protocol::time::Hlc;
 
 use super::*;
+use crate::storage::dropping::{DropId, DropRows};
 use crate::storage::effect::{Flush, ScanId, ScanRequest, StoreDone};
-use crate::storage::key::{RowKey, RowRange, decode_partition, encode_partition};
+use crate::storage::key::{Extent, RowKey, RowRange, decode_partition, encode_partition};
 use crate::storage::memtable::{Delta, Memtable};
 use crate::storage::row::Row;
 use crate::storage::rowset::{BucketDigest, FeedRows, IngestRow, RowRead, VerifyReport, Written};
@@ -41,6 +42,8 @@ enum Step {
     Ingest(Vec<(usize, u8)>),
     /// Each row's whole state, as gathered elsewhere.
     Heal(BTreeSet<usize>),
+    /// What stands in one keyspace of a partition, or in all of it, but for the last so many lsns; first cut short.
+    Drop(u16, Option<bool>, u64, usize),
     SpoilRow(usize, usize),
     SpoilDigests(u8, usize),
     SpoilCounts(u8, usize),
@@ -54,6 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (writes(), 0..4usize).prop_map(|(writes, chunks)| Step::CutShort(writes, chunks)),
         3 => writes().prop_map(Step::Ingest),
         1 => proptest::collection::btree_set(0..KEYS_COUNT, 1..3).prop_map(Step::Heal),
+        2 => (0..2u16, any::<Option<bool>>(), 0..8u64, 0..3usize).prop_map(|(at, lww, kept, chunks)| Step::Drop(at, lww, kept, chunks)),
         1 => (0..KEYS_COUNT, any::<usize>()).prop_map(|(row, bit)| Step::SpoilRow(row, bit)),
         1 => (any::<u8>(), any::<usize>()).prop_map(|(which, bit)| Step::SpoilDigests(which, bit)),
         1 => (any::<u8>(), any::<usize>()).prop_map(|(which, bit)| Step::SpoilCounts(which, bit)),
@@ -142,6 +146,10 @@ impl World {
                 self.ingest(&rows);
             }
             Step::Heal(rows) => self.heal(&rows),
+            Step::Drop(at, lww, kept, chunks) => {
+                let keyspace = lww.map(|lww| if lww { LWW } else { KeyspaceId(1) });
+                self.drop_rows(Extent { partition: partition(at), keyspace }, kept, chunks);
+            }
             Step::SpoilRow(row, bit) => {
                 if self.spoil(ROWS, row_key(row).as_bytes(), bit) {
                     self.damaged.insert(row_key(row));
@@ -157,6 +165,36 @@ impl World {
         assert_eq!(written.rows, work.rows.iter().len() as u64);
         assert_eq!(Some(self.writer.reader().at().replay_from), work.replay_from);
         self.last_flush = Some(work);
+    }
+
+    fn drop_rows(&mut self, extent: Extent, kept: u64, chunks: usize) {
+        let work = DropRows { id: DropId(0), extent, through: Lsn(self.lsn.saturating_sub(kept)) };
+        let gone: Vec<_> = self
+            .pairs(ROWS)
+            .into_iter()
+            .filter(|(key, value)| {
+                let is_old = Row::decode(key, value).is_none_or(|row| row.lsn <= work.through);
+                key.starts_with(&extent.prefix()) && is_old
+            })
+            .collect();
+        for (key, _) in gone {
+            let key = RowKey::decode(key.into()).unwrap();
+            self.model.remove(&key);
+            self.damaged.remove(&key);
+        }
+        let mut left = chunks;
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            self.writer.drop_rows(&work, &mut |_| {
+                left = left.checked_sub(1).unwrap_or_else(|| std::panic::resume_unwind(Box::new(())));
+            })
+        }));
+        self.check_rows();
+        let before = self.writer.reader().at().drops;
+        self.writer.drop_rows(&work, &mut |_| ()).unwrap();
+        assert_eq!(self.writer.reader().at().drops, before + 1);
+        assert!(self.feed(extent.partition, 1).floor >= work.through);
+        // What is flushed once more would be back.
+        self.last_flush = None;
     }
 
     fn ingest(&mut self, rows: &[IngestRow]) -> Written {
