@@ -13,6 +13,7 @@ mod config;
 mod custody;
 mod effect;
 mod exchange;
+mod former;
 mod handoff;
 mod input;
 mod layouts;
@@ -42,6 +43,7 @@ use self::cells::Cells;
 pub use self::config::{NodeConfig, NodeLimits};
 pub use self::effect::Effect;
 use self::exchange::SystemCalls;
+use self::former::Former;
 use self::handoff::HandoffCalls;
 pub use self::input::{ConnectionId, Input, LinkId, Parcel};
 use self::leases::{LEASES_BLOB, Leases, LeasesError};
@@ -116,6 +118,7 @@ pub struct Node {
     /// Those of the active layouts, once there is one.
     rings: Option<Rings>,
     transition: Transition,
+    former: Former,
     /// Nodes to which a connection is open.
     linked: BTreeSet<NodeId>,
     /// Nodes that can be asked; this one while any of its cells serves.
@@ -201,6 +204,7 @@ impl Node {
             failed_seeds: BTreeMap::new(),
             rings: None,
             transition: Transition::default(),
+            former: Former::default(),
             config,
         };
         for (cell, damaged_records) in (0..).map(CellId).zip(damaged).filter(|(_, records)| *records > 0) {
@@ -403,7 +407,10 @@ impl Node {
                 let keys = keys.into_iter().filter(|key| !is_hint_partition(key.partition())).collect();
                 self.tell_repair(now, RepairInput::Damaged { keys }, work);
             }
-            ReplicaEffect::Refilled => self.tell_repair(now, RepairInput::Refilled, work),
+            ReplicaEffect::Refilled => {
+                self.tell_repair(now, RepairInput::Refilled, work);
+                self.drop_former(work);
+            }
             ReplicaEffect::Repair(
                 event @ (StoreEvent::Feed { .. } | StoreEvent::Scanned { .. } | StoreEvent::Dropped { .. }),
             ) => self.handoff_stored(now, (cell, event), (work, out)),

@@ -183,6 +183,7 @@ impl Node {
             self.rings = Some(rings);
             self.describe(now, out);
             self.confirm_leases(now, out);
+            self.look_for_former(out);
         }
         let keyspaces = self.system.keyspaces().values();
         let lww: BTreeSet<_> =

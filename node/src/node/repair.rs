@@ -149,6 +149,9 @@ impl Node {
             ServeEffect::Flush { question, partitions } => return self.flush_for(question, &partitions, work),
             ServeEffect::List(cell) => {
                 self.cells.get(cell).store().list_partitions(&mut effects);
+                if !effects.is_empty() {
+                    self.former.listing(cell, false);
+                }
                 cell
             }
             ServeEffect::Digests(partition) => {
@@ -214,6 +217,9 @@ impl Node {
         let (server, mut effects) = (&mut self.repairs.server, Vec::new());
         match event {
             StoreEvent::Digests { partition, digests } => server.digests_read(partition, &digests, &mut effects),
+            StoreEvent::Partitions { partitions } if self.former.listed(cell) => {
+                self.found_partitions(partitions, work);
+            }
             StoreEvent::Partitions { partitions } => server.listed(cell, partitions, &mut effects),
             StoreEvent::Keys { id, keys } => server.keys_read(id.0, keys, &mut effects),
             StoreEvent::Dropped { .. } => server.changed(cell),
@@ -254,6 +260,7 @@ impl Node {
     pub(super) fn repair_failed(&mut self, now: Now, cell: CellId, work: &mut VecDeque<Work>) {
         let mut effects = Vec::new();
         self.repairs.server.failed(cell, &mut effects);
+        self.former.failed(cell);
         work.extend(effects.into_iter().map(Work::Serve));
         self.repairs.flushes.retain(|_, waits| !waits.contains_key(&cell));
         self.repairs.ingests.retain(|(of, _), _| *of != cell);
@@ -359,7 +366,7 @@ impl Node {
 
     /// Rows of these partitions are lost: what was acknowledged under the count of before must not count, and nothing minted
     /// before is gone on with.
-    fn refill(&mut self, partitions: &BTreeSet<Partition>, work: &mut VecDeque<Work>) {
+    pub(super) fn refill(&mut self, partitions: &BTreeSet<Partition>, work: &mut VecDeque<Work>) {
         let me = self.config.node;
         let incarnation = self.cells.home().store().leases().incarnation;
         let generation = self.system.custody().map_or(0, |custody| custody.generation);

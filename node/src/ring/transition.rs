@@ -4,7 +4,7 @@
 //! is a quorum under the other, and nothing moves. Otherwise each of its new holders pulls it from P old ones, and the
 //! older layout goes when, for every partition, F old holders are fenced and S new ones are synced (`Numbers`); and a majority of its
 //! members is fenced, so that every keyspace that was acknowledged under it is known to whoever retires it.
-//! Source: DESIGN §5, notes/model.md §5.3. A departure: a layout is retired as a whole (docs/decisions/0017).
+//! Source: DESIGN §5, notes/model.md §5.3. A departure: a layout is retired as a whole (docs/decisions/0019).
 //! Invariant: nothing here asks who can be reached.
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@
 //! (`cargo test -p shoal-tests` alone does not; `cargo build` does). Nothing sleeps: what takes time is asked for again
 //! until it is so, and a test that hangs is ended by the test runner.
 
+mod cluster;
 mod data;
 mod disk;
 mod examples;

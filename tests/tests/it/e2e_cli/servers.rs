@@ -16,16 +16,24 @@ pub(super) struct Servers {
     /// Which port each has; the last is free.
     port_of: [usize; COUNT],
     processes: Vec<Option<Child>>,
+    /// How many form the cluster.
+    expect: usize,
 }
 
 impl Servers {
     /// Starts all at the same time.
     pub(super) fn start() -> Self {
+        Self::start_first(COUNT)
+    }
+
+    /// Starts the first of them at the same time, which form the cluster; the others may come later.
+    pub(super) fn start_first(expect: usize) -> Self {
         let place = Place::new();
         place.write("secret", &"07".repeat(32));
         let ports = [Ports::new(), Ports::new()];
-        let mut servers = Self { place, ports, port_of: std::array::from_fn(|index| index), processes: Vec::new() };
-        servers.processes = (0..COUNT).map(|index| Some(servers.process(index))).collect();
+        let mut servers =
+            Self { place, ports, port_of: std::array::from_fn(|index| index), processes: Vec::new(), expect };
+        servers.processes = (0..COUNT).map(|index| (index < expect).then(|| servers.process(index))).collect();
         servers
     }
 
@@ -55,6 +63,43 @@ impl Servers {
         let mut process = self.processes[index].take().unwrap();
         signal("-TERM", process.id());
         assert!(process.wait().unwrap().success());
+    }
+
+    /// A killed node loses everything it had.
+    pub(super) fn wipe(&self, index: usize) {
+        std::fs::remove_dir_all(self.place.path(&name(index))).unwrap();
+    }
+
+    /// Waits until every running node says that exactly these hold data, all of it, under one layout.
+    pub(super) fn until_held_by(&self, holders: &[usize]) {
+        let mut wanted: Vec<String> = holders.iter().copied().map(name).collect();
+        wanted.sort();
+        let mut last = String::new();
+        while let Err(seen) = (0..COUNT).filter(|index| self.processes[*index].is_some()).try_for_each(|index| {
+            let (layouts, members) = (self.ask(index, &["cluster", "status"])?, self.ask(index, &["members"])?);
+            let holds = |node: &&Value| node["partitions_after"].as_u64() > Some(0);
+            let nodes = layouts["nodes"].as_array().ok_or("no nodes")?.iter();
+            let mut found: Vec<String> =
+                nodes.filter(holds).map(|node| node["name"].to_string().replace('"', "")).collect();
+            found.sort();
+            let is_one = layouts["active"].as_array().is_some_and(|active| active.len() == 1);
+            let is_synced = members.as_array().is_some_and(|all| all.iter().all(|m| m["catching_up"] == false));
+            if found == wanted && is_one && is_synced { Ok(()) } else { Err(format!("{layouts} {members}")) }
+        }) {
+            if seen != last {
+                println!("waiting until {wanted:?} hold everything: {seen}");
+                last = seen;
+            }
+        }
+    }
+
+    /// What a node answers, as JSON.
+    fn ask(&self, index: usize, arguments: &[&str]) -> Result<Value, String> {
+        let done = self.run(index, &[&["--json", "--timeout", "2"], arguments].concat());
+        if done.code != Some(0) {
+            return Err(done.err);
+        }
+        serde_json::from_str(&done.out).map_err(|error| error.to_string())
     }
 
     pub(super) fn stand_still(&self, index: usize) {
@@ -140,10 +185,11 @@ impl Servers {
     fn config(&self, index: usize) -> String {
         let name = name(index);
         let text = format!(
-            "data_dir = \"{name}\"\nname = \"{name}\"\nlisten = \"{}\"\nseeds = [\"{}\"]\nexpect = {COUNT}\n\
+            "data_dir = \"{name}\"\nname = \"{name}\"\nlisten = \"{}\"\nseeds = [\"{}\"]\nexpect = {}\n\
              secret_file = \"secret\"\n[limits]\nlog_segment_bytes = 1048576\ndisk_reserve_bytes = 1048576\n",
             self.address(index),
             self.address_at(0),
+            self.expect,
         );
         self.place.write(&format!("{name}.toml"), &text)
     }
