@@ -84,6 +84,19 @@ fn rotten_rows_are_healed_from_the_others_within_a_scrub_period_and_never_shown(
     assert!(rotten > 15, "the histories are too tame: {rotten} rows");
 }
 
+/// Newcomers join and members leave, while nodes fail and clients work; in the end one layout is left, and nothing is missing.
+#[test]
+fn a_cluster_grows_and_shrinks_and_keeps_its_promises_on_the_way() {
+    let (mut leaves, mut boots) = (0, 0);
+    for seed in 0..40 {
+        let report = run(seed, Options { growth: true, ..Options::default() });
+        assert!(report.findings.is_empty(), "{} --growth", explain(&report));
+        leaves += report.figures.get("leaves").copied().unwrap_or_default();
+        boots += report.figures.get("boots").copied().unwrap_or_default();
+    }
+    assert!(leaves > 30 && boots > 200, "the histories are too tame: {leaves} leaves, {boots} starts");
+}
+
 #[test]
 fn seeds_that_once_found_something_find_nothing_any_more() {
     play(REGRESSIONS.iter().map(|(seed, _)| *seed));
