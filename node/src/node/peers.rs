@@ -90,10 +90,6 @@ impl Node {
             out.push(refused(Refusal::Overloaded));
             return;
         }
-        if let PeerRequest::Repair(ask) = call.request {
-            let work = self.compare_asked(Asker::Peer(link, request), ask);
-            return self.route(now, work, out);
-        }
         let deadline = now.instant + Duration::from_millis(u64::from(call.deadline_ms));
         let is_repair = call.view.is_none();
         let work = self.serve(now, Asker::Peer(link, request), (deadline, call.request, is_repair));
@@ -107,8 +103,15 @@ impl Node {
         asker: Asker,
         (deadline, request, is_repair): (Instant, PeerRequest, bool),
     ) -> VecDeque<Work> {
-        if let PeerRequest::Repair(RepairAsk::Hold { target, place, delta, compact_epoch: _ }) = request {
-            return self.hold_for(now, asker, (target, &place, delta));
+        if let PeerRequest::Repair(ask) = request {
+            return match ask {
+                RepairAsk::Hold { target, place, delta, compact_epoch: _ } => {
+                    self.hold_for(now, asker, (target, &place, delta))
+                }
+                RepairAsk::Roots { .. } | RepairAsk::Nodes { .. } | RepairAsk::Keys { .. } | RepairAsk::Owe { .. } => {
+                    self.compare_asked(asker, ask)
+                }
+            };
         }
         match self.owned(&request, is_repair) {
             Ok(partition) => {
