@@ -180,10 +180,10 @@ fn changed(node: NodeId, change: RoleChange, state: &SystemState, peers: &Peers)
     let last = published.map(|role| role.revision).max(staged.map(|role| role.revision));
     changed.revision = last.map_or(0, |last| last + 1);
     let stays = |other: &NodeId| *other != node;
+    if (changed.state == NodeState::Leaving || changed.weight == 0) && !target.members().iter().any(stays) {
+        return Err(refused("it is the last member that holds data"));
+    }
     if leaving == Some(true) {
-        if !target.members().iter().any(stays) {
-            return Err(refused("it is the last member"));
-        }
         if let Some((other, _)) = state.replaced().iter().find(|(other, _)| stays(other) && !state.is_given_up(**other))
         {
             return Err(refused(&format!("node {other} is still catching up")));
