@@ -24,7 +24,7 @@ use std::time::Duration;
 use shoal_protocol::causality::ContextKeys;
 use shoal_protocol::client::{ClientRequest, ClientResponse, KeyspaceInfo};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::{Actor, KeyspaceId, Lsn, NodeId, Partition, RequestId};
+use shoal_protocol::id::{Actor, KeyspaceId, Lsn, NodeId, Partition, RequestId, ViewId};
 use shoal_protocol::object::DigestKey;
 use shoal_protocol::peer::{Custody, PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
@@ -47,6 +47,8 @@ pub struct Surroundings<'a> {
     pub me: NodeId,
     /// Who holds what, under every active layout.
     pub rings: &'a Rings,
+    /// The view they follow from.
+    pub view: ViewId,
     /// Nodes that can be asked now; this one among them.
     pub alive: &'a BTreeSet<NodeId>,
     /// Those of them that gossip suspects to be down: asked last, and never waited for where another can be asked.
@@ -149,6 +151,8 @@ pub struct Coordinator<T> {
 #[derive(Debug)]
 struct Entry<T> {
     origin: Option<Origin<T>>,
+    /// The view that it counts under.
+    view: ViewId,
     deadline: Instant,
     wake: Option<Instant>,
     /// Its first and last question.
@@ -239,6 +243,14 @@ impl<T: Copy> Coordinator<T> {
         }
     }
 
+    /// The layouts are others now: whoever holds data under the new ones is asked as well.
+    pub fn view_changed(&mut self, around: Surroundings<'_>, out: &mut Vec<Effect<T>>) {
+        let ids: Vec<OpId> = self.ops.keys().copied().collect();
+        for id in ids {
+            self.step(around, id, out, |_, _| Step::Pending);
+        }
+    }
+
     /// The caller has gone; its requests run on (a write may still be wanted), nobody is answered.
     pub fn forget(&mut self, gone: impl Fn(T) -> bool) {
         for entry in self.ops.values_mut() {
@@ -296,7 +308,7 @@ impl<T: Copy> Coordinator<T> {
         }
         // Items expire at the deadline; the batch just after them, so that it finds their verdicts.
         let expires = deadline + Duration::from_millis(1);
-        let id = self.insert(Origin::Outside(from), expires, Op::Batch(Batch::new(items.len())));
+        let id = self.insert(around.view, Origin::Outside(from), expires, Op::Batch(Batch::new(items.len())));
         for (index, request) in items.into_iter().enumerate() {
             self.start_one(around, Origin::Batch { op: id, index }, Call { session, deadline, request }, out);
         }
@@ -326,7 +338,7 @@ impl<T: Copy> Coordinator<T> {
         match op {
             Err(error) => self.deliver(around, origin, Err(error), out),
             Ok(op) => {
-                let id = self.insert(origin, deadline, op);
+                let id = self.insert(around.view, origin, deadline, op);
                 self.step(around, id, out, |op, cx| match op {
                     Op::Read(read) => read.start(cx),
                     Op::Write(write) => write.start(cx),
@@ -337,11 +349,12 @@ impl<T: Copy> Coordinator<T> {
         }
     }
 
-    fn insert(&mut self, origin: Origin<T>, deadline: Instant, op: Op) -> OpId {
+    fn insert(&mut self, view: ViewId, origin: Origin<T>, deadline: Instant, op: Op) -> OpId {
         self.next_id += 1;
         let id = OpId(self.next_id);
         self.timers.insert((deadline, id));
-        self.ops.insert(id, Entry { origin: Some(origin), deadline, wake: None, asked: None, lingers: false, op });
+        self.ops
+            .insert(id, Entry { origin: Some(origin), view, deadline, wake: None, asked: None, lingers: false, op });
         id
     }
 
@@ -364,6 +377,15 @@ impl<T: Copy> Coordinator<T> {
             wake: None,
             may_linger: entry.lingers || self.lingering_count < LINGERING_MAX,
         };
+        // Under another view the quorums of its layouts are needed, too, before anything more is counted.
+        if std::mem::replace(&mut entry.view, around.view) != around.view {
+            match &mut entry.op {
+                Op::Read(read) => read.view_changed(&mut cx),
+                Op::Write(write) => write.view_changed(&mut cx),
+                Op::Scan(scan) => scan.view_changed(&cx),
+                Op::Batch(_) => {}
+            }
+        }
         let step = take(&mut entry.op, &mut cx);
         let Cx { outbox, exchange, owing, wake, deadline, .. } = cx;
         for (awaited, to, ask, request) in outbox {

@@ -27,6 +27,7 @@ mod transition;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -116,7 +117,7 @@ pub struct Node {
     /// Why nobody was found at these seeds.
     failed_seeds: BTreeMap<String, String>,
     /// Those of the active layouts, once there is one.
-    rings: Option<Rings>,
+    rings: Option<Arc<Rings>>,
     transition: Transition,
     former: Former,
     /// Nodes to which a connection is open.
@@ -268,6 +269,9 @@ impl Node {
                 self.route(now, replica_work(cell, effects), out);
             }
         }
+        if std::mem::take(&mut self.transition.is_due) {
+            self.advance_transition(now, out);
+        }
     }
 
     /// When `handle` wants a `Tick`.
@@ -314,6 +318,7 @@ impl Node {
             now,
             me: self.config.node,
             rings,
+            view: self.system.view(),
             alive: &self.alive,
             suspects: &self.suspects,
             replaced: &self.replaced,

@@ -307,7 +307,11 @@ impl System {
         if self.copies.working.join(&state) {
             self.copies.version += 1;
         }
-        if state.incarnation(self.node) == Some(self.incarnation) {
+        // One that has itself to learn what its predecessor may have been told has nothing to teach.
+        let may_teach = state
+            .incarnation(from)
+            .is_some_and(|store| !state.replaced().contains_key(&from) || state.has_rejoined(store));
+        if may_teach && state.incarnation(self.node) == Some(self.incarnation) {
             self.met.entry(from).or_insert(self.copies.version);
         }
         true

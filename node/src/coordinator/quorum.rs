@@ -34,6 +34,13 @@ impl Tally {
         Self { layouts, answered: BTreeSet::new(), lost: BTreeSet::new() }
     }
 
+    /// Needs the quorums of these layouts besides.
+    pub(crate) fn also(&mut self, layouts: Tally) {
+        let new = layouts.layouts.into_iter().filter(|layout| !self.layouts.contains(layout));
+        let new: Vec<_> = new.collect();
+        self.layouts.extend(new);
+    }
+
     /// How far nodes like these get: in the layout furthest from its quorum, how many there are and how many it takes.
     pub(crate) fn reach(&self, is_one: impl Fn(&NodeId) -> bool) -> (u8, u8) {
         let count = |members: &BTreeSet<NodeId>| members.iter().filter(|node| is_one(node)).count();

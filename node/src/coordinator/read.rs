@@ -11,7 +11,7 @@ use shoal_protocol::address::Place;
 use shoal_protocol::causality::{Context, EncodedContext};
 use shoal_protocol::client::{ClientResponse, Get, Got};
 use shoal_protocol::error::RequestError;
-use shoal_protocol::id::NodeId;
+use shoal_protocol::id::{NodeId, Partition};
 use shoal_protocol::object::{Conflict, Digest, Object};
 use shoal_protocol::peer::{ApplyCause, PeerRequest, PeerResponse, Refusal};
 
@@ -24,6 +24,8 @@ pub(crate) struct Read {
     place: Place,
     conflict: Conflict,
     min_ctx: Option<Context>,
+    partition: Partition,
+    r: Option<u8>,
     weak: bool,
     primaries_count: usize,
     /// Not asked yet, in the order to ask.
@@ -58,6 +60,8 @@ impl Read {
         Ok(Self {
             conflict: info.spec.conflict,
             min_ctx,
+            partition,
+            r: get.r,
             weak,
             primaries_count: primaries.len(),
             tally,
@@ -81,6 +85,28 @@ impl Read {
         }
         cx.wake_at(cx.around.now.instant + cx.hedge_delay);
         Step::Pending
+    }
+
+    /// Other layouts are active now: their quorums are needed as well. What was replied stands: it was so after this began.
+    pub(crate) fn view_changed(&mut self, cx: &mut Cx<'_>) {
+        if self.answered {
+            return;
+        }
+        if let Ok((tally, _)) = door::quorum(cx.around.rings, self.partition, self.r, |numbers| numbers.r) {
+            self.tally.also(tally);
+        }
+        let owners = cx.around.rings.owners(self.partition);
+        self.primaries_count = self.primaries_count.max(owners.len());
+        for node in order(cx.around, &self.place, owners) {
+            let is_known = self.replies.contains_key(&node)
+                || self.waiting.contains_key(&node)
+                || self.behind.contains(&node)
+                || self.candidates.contains(&node);
+            if !is_known {
+                self.candidates.push(node);
+            }
+        }
+        self.ask_enough(cx);
     }
 
     pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, from: NodeId, response: PeerResponse) -> Step {

@@ -98,6 +98,21 @@ impl ScanPages {
         })
     }
 
+    /// Other layouts are active now: their quorums are needed as well.
+    pub(crate) fn view_changed(&mut self, cx: &Cx<'_>) {
+        if self.answered {
+            return;
+        }
+        if let Ok((tally, _)) = door::quorum(cx.around.rings, self.partition, self.scan.r, |numbers| numbers.r) {
+            self.tally.also(tally);
+        }
+        let owners = cx.around.rings.owners(self.partition);
+        let is_new = |node: &NodeId| !self.candidates.contains(node) && !self.feeds.contains_key(node);
+        let new: Vec<NodeId> =
+            owners.into_iter().filter(|node| is_new(node) && !cx.around.replaced.contains_key(node)).collect();
+        self.candidates.extend(new);
+    }
+
     pub(crate) fn answered(&mut self, cx: &mut Cx<'_>, from: NodeId, response: PeerResponse) -> Step {
         match response {
             PeerResponse::Rows { rows, finished } => {

@@ -3,7 +3,7 @@
 use shoal_protocol::address::{KeyspaceName, Place};
 use shoal_protocol::causality::{Context, ContextKey, Dot, EncodedContext};
 use shoal_protocol::client::{self, ClientResponse, Get, KeyspaceInfo, KeyspaceLayout, KeyspaceSpec, QuorumMode};
-use shoal_protocol::id::{Class, Lsn, RefillCount};
+use shoal_protocol::id::{Class, Lsn, RefillCount, ViewId};
 use shoal_protocol::layout::{Intent, Layout, NodeRole, StoreMark};
 use shoal_protocol::object::{Conflict, Mint, Object, Operation, Value, bind};
 use shoal_protocol::peer::{Applied, Custody, Refusal};
@@ -61,6 +61,7 @@ impl Scene {
             now: self.now,
             me: NodeId(1),
             rings: &self.rings,
+            view: ViewId(0),
             alive: &self.alive,
             suspects: &self.suspects,
             replaced: &self.replaced,

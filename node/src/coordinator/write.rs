@@ -30,6 +30,7 @@ use super::{Cx, Owing, Step, Surroundings, VIEW_RETRY, door};
 pub(crate) struct Write {
     place: Place,
     partition: Partition,
+    w: Option<u8>,
     entry: Entry,
     /// The delta's context and hlc, known once it is bound.
     bound: Option<(Context, Hlc)>,
@@ -133,6 +134,7 @@ impl Write {
             patience: None,
             place,
             partition,
+            w: wanted.w,
             entry,
             bound: None,
             weak,
@@ -146,6 +148,30 @@ impl Write {
             answered: false,
             settled: false,
         })
+    }
+
+    /// Other layouts are active now: their quorums are needed as well, and who holds data under them gets the delta.
+    pub(crate) fn view_changed(&mut self, cx: &mut Cx<'_>) {
+        if self.answered {
+            return;
+        }
+        if let Ok((tally, _)) = door::quorum(cx.around.rings, self.partition, self.w, |numbers| numbers.w) {
+            self.tally.also(tally);
+        }
+        let is_through = self.door.is_none() && self.maybe;
+        for node in cx.around.rings.owners(self.partition) {
+            if self.primaries.contains(&node) {
+                continue;
+            }
+            self.primaries.push(node);
+            if !is_through {
+                self.others.insert(node);
+            } else if cx.around.alive.contains(&node) {
+                self.send(cx, node);
+            } else {
+                self.tally.lose(node);
+            }
+        }
     }
 
     pub(crate) fn start(&mut self, cx: &mut Cx<'_>) -> Step {

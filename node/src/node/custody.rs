@@ -52,7 +52,11 @@ impl Node {
             | PeerRequest::Members
             | PeerRequest::Repair(_) => self.is_synced(),
         };
-        if may_be_served && self.leases.is_proven() { Ok(()) } else { Err(Refusal::NotSynced) }
+        if may_be_served && !self.former.is_dropping(partition) && self.leases.is_proven() {
+            Ok(())
+        } else {
+            Err(Refusal::NotSynced)
+        }
     }
 
     /// Whether this store has met enough other holders under every active layout that lists it for a partition.
@@ -69,7 +73,7 @@ impl Node {
     pub(super) fn has_met_enough(&self, ring: &Ring, partition: Partition) -> bool {
         let others = ring.preference(partition).primaries.iter().filter(|node| **node != self.config.node);
         let met = others.filter(|node| self.system.has_met(**node)).count();
-        met >= ring.numbers(partition.class).pulls_of_others()
+        met >= ring.numbers(partition.class).pulls_of_others().min(self.others_left(ring, partition))
     }
 
     /// The acknowledgement of a delta that is synced here.
@@ -140,6 +144,7 @@ impl Node {
         }
         self.describe(now, out);
         self.confirm_leases(now, out);
+        self.transition.is_due = true;
     }
 
     /// Which of this node's stores a cell has, in words.

@@ -5,6 +5,7 @@
 //! Invariant: a change of the system state is followed at once by what derives from it (ring, digest key, lww keyspaces).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_protocol::client::ClientResponse;
@@ -176,11 +177,12 @@ impl Node {
         self.replaced = self.system.state().replaced();
         let layouts = self.system.layouts();
         if self.rings.as_ref().is_none_or(|rings| !rings.are_of(layouts))
-            && let Some(rings) = Rings::new(layouts, self.rings.as_ref())
+            && let Some(rings) = Rings::new(layouts, self.rings.as_deref())
         {
             let target = rings.target().layout().id();
             tracing::info!(layout = %target, older = rings.older().len(), "serving under these layouts");
-            self.rings = Some(rings);
+            self.rings = Some(Arc::new(rings));
+            self.coordinate(now, out, |coordinator, around, effects| coordinator.view_changed(around, effects));
             self.describe(now, out);
             self.confirm_leases(now, out);
             self.look_for_former(out);

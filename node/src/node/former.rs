@@ -11,12 +11,14 @@ use shoal_protocol::id::{Lsn, Partition};
 
 use super::{Effect, Node, Work};
 use crate::replica::ReplicaEffect;
-use crate::storage::{CellId, Extent, is_hint_partition};
+use crate::storage::{CellId, DropId, Extent, is_hint_partition};
 
 /// What is to be dropped once the loss of it is durable.
 #[derive(Debug, Default)]
 pub(super) struct Former {
     partitions: BTreeSet<Partition>,
+    /// What is being dropped, which no comparison may take for held.
+    dropping: BTreeMap<(CellId, DropId), Partition>,
     /// The lists under way, in the order they were asked for: whether each is for this.
     lists: BTreeMap<CellId, VecDeque<bool>>,
 }
@@ -32,9 +34,20 @@ impl Former {
         self.lists.get_mut(&cell).and_then(VecDeque::pop_front).unwrap_or(false)
     }
 
+    /// Something was dropped; whether that was for this.
+    pub(super) fn dropped(&mut self, cell: CellId, id: DropId) -> bool {
+        self.dropping.remove(&(cell, id)).is_some()
+    }
+
+    /// Whether a partition is being dropped.
+    pub(super) fn is_dropping(&self, partition: Partition) -> bool {
+        self.dropping.values().any(|dropping| *dropping == partition)
+    }
+
     /// It has failed, and will not.
     pub(super) fn failed(&mut self, cell: CellId) {
         self.lists.remove(&cell);
+        self.dropping.retain(|(of, _), _| *of != cell);
     }
 }
 
@@ -73,7 +86,8 @@ impl Node {
                 let (cell, replica) = self.cells.of(partition);
                 tracing::info!(?partition, "dropping what was given away");
                 let extent = Extent { partition, keyspace: None };
-                replica.store_mut().drop_rows(extent, Lsn(u64::MAX), &mut effects);
+                let id = replica.store_mut().drop_rows(extent, Lsn(u64::MAX), &mut effects);
+                self.former.dropping.extend(id.map(|id| ((cell, id), partition)));
                 work.extend(effects.into_iter().map(|effect| Work::Replica(cell, ReplicaEffect::Store(effect))));
             }
         }
@@ -81,6 +95,7 @@ impl Node {
 
     fn is_former(&self, partition: Partition) -> bool {
         let Some(rings) = &self.rings else { return false };
-        !is_hint_partition(partition) && !rings.is_owner(self.config.node, partition)
+        let is_held = rings.is_owner(self.config.node, partition) || rings.target().layout().members().is_empty();
+        !is_hint_partition(partition) && !is_held
     }
 }

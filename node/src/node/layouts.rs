@@ -14,7 +14,7 @@ use shoal_protocol::member::Liveness;
 use shoal_protocol::time::{Instant, Now};
 
 use super::{ClientTag, Effect, Node, clients};
-use crate::ring::{Placement, Ring, Rings, Step};
+use crate::ring::{Placement, Ring, Step};
 use crate::system::{IntentChange, IntentCommand, SystemInput};
 
 impl Node {
@@ -80,7 +80,7 @@ impl Node {
             let left = ring.preference(partition).primaries.iter().filter(is_left).count();
             left < numbers.fences()
         };
-        let rings = || self.rings.iter().flat_map(Rings::iter);
+        let rings = || self.rings.iter().flat_map(|rings| rings.iter());
         let classes = self.system.state().classes();
         let all =
             classes.into_iter().flat_map(|class| (0..PARTITIONS_COUNT).map(move |index| Partition { class, index }));

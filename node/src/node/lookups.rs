@@ -18,7 +18,7 @@ use shoal_protocol::peer::{PeerRequest, PeerResponse};
 use shoal_protocol::time::{Instant, Now};
 
 use super::{ClientTag, Effect, Node, clients};
-use crate::ring::{Ring, Rings};
+use crate::ring::Ring;
 use crate::system::SystemInput;
 
 /// A client's request as it came.
@@ -178,7 +178,7 @@ impl Node {
             (lookup.heard.iter().filter(counts).count(), needed)
         };
         let missing = |(heard, needed): &(usize, usize)| needed.saturating_sub(*heard);
-        let furthest = self.rings.iter().flat_map(Rings::iter).map(count).max_by_key(missing);
+        let furthest = self.rings.iter().flat_map(|rings| rings.iter()).map(count).max_by_key(missing);
         furthest.map_or((0, u8::MAX), |(heard, needed)| (small(heard), small(needed)))
     }
 }

@@ -222,7 +222,10 @@ impl Node {
             }
             StoreEvent::Partitions { partitions } => server.listed(cell, partitions, &mut effects),
             StoreEvent::Keys { id, keys } => server.keys_read(id.0, keys, &mut effects),
-            StoreEvent::Dropped { .. } => server.changed(cell),
+            StoreEvent::Dropped { id } => {
+                server.changed(cell);
+                self.transition.is_due |= self.former.dropped(cell, id);
+            }
             StoreEvent::Flushed => {
                 server.changed(cell);
                 self.finish_flushes(work);
@@ -299,7 +302,7 @@ impl Node {
             RepairEffect::Refill(partitions) => self.refill(&partitions, work),
             RepairEffect::Pulled { partition, from } => {
                 tracing::debug!(?partition, %from, "all that was there is here");
-                self.pulled(now, partition, from, out);
+                self.pulled(partition, from);
             }
         }
     }

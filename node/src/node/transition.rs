@@ -30,6 +30,8 @@ pub(super) struct Transition {
     incoming: Pulled,
     /// Who was pulled from by that store, whatever the layout.
     recovered: Pulled,
+    /// Whether there is something to look at again, once the input at hand is dealt with.
+    pub(super) is_due: bool,
     /// Peers that this store had met when this was last looked at.
     met_count: usize,
     /// Who is to be pulled from.
@@ -124,11 +126,11 @@ impl Node {
     }
 
     /// A partition was pulled: everything that was synced there when that began is durable here.
-    pub(super) fn pulled(&mut self, now: Now, partition: Partition, from: NodeId, out: &mut Vec<Effect>) {
+    pub(super) fn pulled(&mut self, partition: Partition, from: NodeId) {
         if self.transition.wanted.contains(&(partition, from)) {
             self.transition.incoming.entry(partition).or_default().insert(from);
             self.transition.recovered.entry(partition).or_default().insert(from);
-            self.advance_transition(now, out);
+            self.transition.is_due = true;
         }
     }
 
@@ -234,7 +236,7 @@ impl Node {
     }
 
     /// Other holders of a partition that are not gone for ever.
-    fn others_left(&self, ring: &Ring, partition: Partition) -> usize {
+    pub(super) fn others_left(&self, ring: &Ring, partition: Partition) -> usize {
         let holders = ring.preference(partition).primaries.iter();
         let state = self.system.state();
         holders.filter(|node| **node != self.config.node && !state.is_given_up(**node)).count()
@@ -334,6 +336,8 @@ impl Node {
 
     /// Makes these the pulls under way.
     fn want(&mut self, now: Now, wanted: BTreeSet<(Partition, NodeId)>, out: &mut Vec<Effect>) {
+        let wanted: BTreeSet<_> =
+            wanted.into_iter().filter(|(partition, _)| !self.former.is_dropping(*partition)).collect();
         if self.transition.wanted != wanted {
             self.transition.wanted.clone_from(&wanted);
             self.repair(now, RepairInput::Wanted { pulls: wanted }, out);

@@ -225,7 +225,12 @@ impl<T: Clone> Server<T> {
     /// The keys that a question asked for.
     pub fn keys_read(&mut self, id: QuestionId, keys: BucketKeys, out: &mut Vec<ServeEffect<T>>) {
         let Some(Question { from, .. }) = self.questions.remove(&id) else { return };
-        let BucketKeys { keys, through, .. } = keys;
+        let BucketKeys { keys, through, damaged, .. } = keys;
+        if !damaged.is_empty() {
+            // Not all there is: to be compared again when it is healed.
+            let response = PeerResponse::Refused(Refusal::NotSynced);
+            return out.push(ServeEffect::Answer { to: from, response });
+        }
         let keys = keys.into_iter().map(|(key, digest)| (key.place(), digest)).collect();
         let response = PeerResponse::Repair(RepairAnswer::Keys { keys, through });
         out.push(ServeEffect::Answer { to: from, response });

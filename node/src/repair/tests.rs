@@ -10,6 +10,9 @@ use shoal_protocol::peer::{Applied, Custody, Refusal};
 use shoal_protocol::repair::{RepairAsk, bucket_of};
 use shoal_protocol::time::Hlc;
 
+use bytes::Bytes;
+use shoal_protocol::id::{Class, KeyspaceId};
+
 use super::*;
 use crate::storage::{BucketDigest, BucketKeys, PartitionDigests};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use shoal_protocol::cluster::RoleChange;
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, NodeId, RequestId};
-use shoal_protocol::layout::{NodeRole, NodeState, ZONE_BYTES_MAX};
+use shoal_protocol::layout::{Intent, NodeRole, NodeState, ZONE_BYTES_MAX};
 use shoal_protocol::time::Instant;
 
 use super::peers::Peers;
@@ -91,6 +91,9 @@ impl Intents {
         let is_exit = matches!(command, IntentCommand::GiveUp { .. });
         let (roles, staged) = match command {
             IntentCommand::Set { node, change, staged } => {
+                if change.leaving == Some(true) {
+                    may_leave(node, state)?;
+                }
                 (BTreeMap::from([(node, changed(node, change, state, peers)?)]), staged)
             }
             IntentCommand::Commit if state.staged().is_empty() => return Err(refused("nothing is staged")),
@@ -98,12 +101,16 @@ impl Intents {
             IntentCommand::GiveUp { nodes } => {
                 let leaving = RoleChange { leaving: Some(true), ..RoleChange::default() };
                 let role = |&node: &NodeId| Ok((node, changed(node, leaving.clone(), state, peers)?));
-                let roles = nodes.iter().map(role).collect::<Result<_, RequestError>>()?;
+                let roles: BTreeMap<_, _> = nodes.iter().map(role).collect::<Result<_, RequestError>>()?;
                 let stores: Vec<Actor> = nodes.iter().filter_map(|node| state.incarnation(*node)).collect();
                 state.given_up.extend(stores);
                 (roles, false)
             }
         };
+        let meant = state.target().map(|target| target.intent().join(&Intent { nodes: roles.clone() }));
+        if !staged && meant.is_none_or(|meant| meant.holders().is_empty()) {
+            return Err(refused("nobody would be left to hold data"));
+        }
         let revisions = roles.iter().map(|(&node, role)| (node, role.revision)).collect();
         let pending = Pending { request, deadline, revisions, staged, stored: BTreeMap::new() };
         if pending.is_in(state) {
@@ -183,13 +190,16 @@ fn changed(node: NodeId, change: RoleChange, state: &SystemState, peers: &Peers)
     if (changed.state == NodeState::Leaving || changed.weight == 0) && !target.members().iter().any(stays) {
         return Err(refused("it is the last member that holds data"));
     }
-    if leaving == Some(true) {
-        if let Some((other, _)) = state.replaced().iter().find(|(other, _)| stays(other) && !state.is_given_up(**other))
-        {
-            return Err(refused(&format!("node {other} is still catching up")));
-        }
-    }
     Ok(changed)
+}
+
+/// Whether a node may give its share away now.
+fn may_leave(node: NodeId, state: &SystemState) -> Result<(), RequestError> {
+    let is_waited_for = |other: &NodeId| *other != node && !state.is_given_up(*other);
+    match state.replaced().keys().find(|other| is_waited_for(other)) {
+        Some(other) => Err(refused(&format!("node {other} is still catching up"))),
+        None => Ok(()),
+    }
 }
 
 fn refused(reason: &str) -> RequestError {

@@ -1,4 +1,4 @@
-//! Who is to become a member: nodes of the cluster that the target layout does not list, or lists otherwise than they are.
+//! Who is to become a member: nodes of the cluster that the target layout does not list.
 //!
 //! Shape: with `JoinMode::Auto` the smallest member that can be reached publishes what was gathered for `GATHER`; with
 //! `Manual` it stages that, for an operator to commit. A node that leaves, or left, is no newcomer. Rivals that publish at the
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shoal_protocol::id::NodeId;
-use shoal_protocol::layout::{NodeRole, NodeState};
+use shoal_protocol::layout::NodeRole;
 use shoal_protocol::time::Instant;
 
 use super::peers::Peers;
@@ -87,13 +87,10 @@ impl Joining {
         }
         let change = |(node, role): (NodeId, &NodeRole)| {
             state.incarnation(node)?;
-            let role = match target.intent().nodes.get(&node) {
-                None => role.clone(),
-                Some(known) if known.state == NodeState::Leaving || known.means(role) => return None,
-                Some(known) => NodeRole { revision: known.revision + 1, ..role.clone() },
-            };
-            let is_staged = state.staged().get(&node).is_some_and(|staged| staged.revision >= role.revision);
-            (self.mode == JoinMode::Auto || !is_staged).then_some((node, role))
+            // Whoever is listed is what an operator made of it, whatever it says of itself.
+            let is_listed = target.intent().nodes.contains_key(&node);
+            let is_staged = self.mode == JoinMode::Manual && state.staged().contains_key(&node);
+            (!is_listed && !is_staged).then(|| (node, role.clone()))
         };
         up().chain([(self.node, &self.role)]).filter_map(change).collect()
     }

@@ -208,7 +208,8 @@ impl SystemState {
         others.retain(|layout| layout.lists(node) && !layout.names(node, newest.store()));
         let has_met = |layout: &Layout| {
             let members = layout.members().len();
-            let needed = (members - layout.majority() + 1).min(members - 1);
+            let others = layout.members().iter().filter(|member| **member != node && !self.is_given_up(**member));
+            let needed = (members - layout.majority() + 1).min(others.count());
             met.clone().filter(|peer| layout.lists(*peer)).count() >= needed
         };
         let may = !others.is_empty() && others.iter().all(has_met);
