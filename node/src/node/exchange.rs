@@ -186,6 +186,7 @@ impl Node {
             self.describe(now, out);
             self.confirm_leases(now, out);
             self.look_for_former(out);
+            self.forget_debts();
         }
         let keyspaces = self.system.keyspaces().values();
         let lww: BTreeSet<_> =

@@ -42,6 +42,9 @@ impl Node {
     /// A write ended without the ack of a primary.
     pub(super) fn owe(&mut self, now: Now, owing: Owing) {
         let Owing { target, partition, by, lsn } = owing;
+        if !self.rings.as_ref().is_some_and(|rings| rings.is_owner(target, partition)) {
+            return;
+        }
         let after = Lsn(lsn.0.saturating_sub(1));
         if by == self.config.node {
             self.handoff.owe(now.instant, (target, partition), after);
@@ -50,6 +53,13 @@ impl Node {
             *known = after.min(*known);
             self.handoff_calls.tell_at.get_or_insert(now.instant + TELL_AFTER);
         }
+    }
+
+    /// Other layouts are active: whoever does not hold a partition any more is owed nothing of it.
+    pub(super) fn forget_debts(&mut self) {
+        let Some(rings) = &self.rings else { return };
+        let me = self.config.node;
+        self.handoff.keep_debts(|target, partition| rings.is_owner(target, partition) && rings.is_owner(me, partition));
     }
 
     /// A peer says that this node owes something to another.

@@ -55,6 +55,11 @@ impl Debts {
         is_paid
     }
 
+    /// Forgets what is owed of partitions that are held otherwise by now.
+    pub(super) fn keep(&mut self, is_owed: impl Fn(NodeId, Partition) -> bool) {
+        self.0.retain(|(target, partition), _| is_owed(*target, *partition));
+    }
+
     /// Whom something is owed to.
     pub(super) fn targets(&self) -> Vec<NodeId> {
         let mut targets: Vec<NodeId> = self.0.keys().map(|(target, _)| *target).collect();

@@ -88,6 +88,11 @@ impl Handoff {
         self.wake_for(now, target);
     }
 
+    /// Owes nothing any more but this: who holds a partition has changed, and who holds it now pulls it.
+    pub fn keep_debts(&mut self, is_owed: impl Fn(NodeId, Partition) -> bool) {
+        self.debts.keep(is_owed);
+    }
+
     /// Whether one more hint of so many bytes may be kept, of this hint partition; if so it is counted.
     pub fn admit(&mut self, now: Instant, to: (NodeId, Partition), bytes: usize) -> bool {
         let fits = self.hints.admit(now, to, bytes);
