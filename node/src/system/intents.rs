@@ -174,6 +174,9 @@ fn changed(node: NodeId, change: RoleChange, state: &SystemState, peers: &Peers)
     let Some(role) = known.or(present) else {
         return Err(refused("this node has not heard of that one"));
     };
+    if published.is_none() && leaving == Some(true) {
+        return Err(refused("it is no member"));
+    }
     let state_of = |leaving| if leaving { NodeState::Leaving } else { NodeState::Active };
     let mut changed = NodeRole {
         zone: zone.unwrap_or_else(|| role.zone.clone()),

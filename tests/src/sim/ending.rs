@@ -26,7 +26,7 @@ impl Sim {
         if self.scenario.lasting_fault && self.scenario.nodes == 3 {
             self.demand_progress_of_two();
         }
-        if self.scenario.nodes == 5 && self.scenario.wiped.is_none() {
+        if self.scenario.nodes == 5 && self.scenario.newcomers == 0 && self.scenario.wiped.is_none() {
             self.demand_handoff();
         }
         self.calm();

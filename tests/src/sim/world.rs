@@ -23,7 +23,7 @@ use shoal_node::storage::{Budget, CellId, StoreEffect};
 use shoal_node::system::JoinMode;
 use shoal_protocol::address::Place;
 use shoal_protocol::client::{ClientCall, ClientResponse, MemberStatus, SessionGrant, Status, Welcome};
-use shoal_protocol::cluster::Layouts;
+use shoal_protocol::cluster::{LayoutNode, Layouts};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{ClusterId, LayoutId, NodeId, RequestId};
 use shoal_protocol::object::Object;
@@ -284,8 +284,14 @@ impl World {
             format!("{} {liveness:?} linked {linked}, listed {in_layout}, catching up {catching_up}; ", endpoint.name)
         };
         let members: String = status.members.iter().map(member).collect();
-        let Layouts { active, waits, pulls, .. } = layouts;
-        format!("serves {:?}; {members}layouts {active:?} wait for {waits:?}, pulls {pulls:?}", status.serving)
+        let Layouts { active, nodes, waits, pulls, .. } = layouts;
+        let role =
+            |node: &LayoutNode| format!("{}: {:?}", node.name, node.role.as_ref().map(|r| (r.state, r.revision)));
+        let roles: Vec<String> = nodes.iter().map(role).collect();
+        format!(
+            "serves {:?}; {members}roles {roles:?}, layouts {active:?} wait for {waits:?}, pulls {pulls:?}",
+            status.serving
+        )
     }
 
     /// Siblings that nodes admit.

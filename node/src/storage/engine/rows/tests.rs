@@ -143,6 +143,9 @@ impl World {
             }
             Step::Ingest(writes) => {
                 let rows = self.rows(&writes);
+                // Behind this a whole state that was flushed before is not whole any more.
+                let heals = |work: &Flush| work.rows.iter().any(|(_, entry)| entry.heals);
+                self.last_flush.take_if(|work| heals(work));
                 self.ingest(&rows);
             }
             Step::Heal(rows) => self.heal(&rows),
