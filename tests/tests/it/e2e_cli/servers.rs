@@ -43,8 +43,10 @@ impl Servers {
 
     /// Runs a command against one of them.
     pub(super) fn run(&self, index: usize, arguments: &[&str]) -> Done {
-        let config = self.config(index);
-        let url = self.place.run(&["connect-info", "--config", &config]).ok();
+        // Written when it was started: others read it at this moment.
+        let config = self.place.path(&format!("{}.toml", name(index)));
+        let config = config.to_str().unwrap();
+        let url = self.place.run(&["connect-info", "--config", config]).ok();
         self.place.run(&[&["--url", url.trim()], arguments].concat())
     }
 
@@ -77,7 +79,7 @@ impl Servers {
         let mut last = String::new();
         while let Err(seen) = (0..COUNT).filter(|index| self.processes[*index].is_some()).try_for_each(|index| {
             let (layouts, members) = (self.ask(index, &["cluster", "status"])?, self.ask(index, &["members"])?);
-            let holds = |node: &&Value| node["partitions_after"].as_u64() > Some(0);
+            let holds = |node: &&Value| node["role"]["state"] == "active";
             let nodes = layouts["nodes"].as_array().ok_or("no nodes")?.iter();
             let mut found: Vec<String> =
                 nodes.filter(holds).map(|node| node["name"].to_string().replace('"', "")).collect();
