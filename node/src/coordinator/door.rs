@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use shoal_protocol::address::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX, Place};
 use shoal_protocol::causality::{Context, ContextError, EncodedContext};
-use shoal_protocol::client::{KeyspaceInfo, KeyspaceLayout};
+use shoal_protocol::client::{KeyspaceInfo, KeyspaceLayout, QuorumMode};
 use shoal_protocol::error::RequestError;
 use shoal_protocol::id::{Actor, KeyspaceId, Partition};
 use shoal_protocol::object::{AuthorError, Object};
@@ -45,6 +45,13 @@ pub(crate) fn place(info: &KeyspaceInfo, place: &Place) -> Result<Partition, Req
             reason: format!("keyspace `{}` has layout collection: address it as keyspace/collection/key", info.name),
         }),
     }
+}
+
+/// What a write says of how it is to be acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) w: Option<u8>,
+    pub(crate) quorum: Option<QuorumMode>,
 }
 
 /// The tally of a request for a partition: how many replicas of each active layout it waits for; and whether that is fewer

@@ -59,13 +59,6 @@ pub(crate) struct Write {
     settled: bool,
 }
 
-/// What a request says of how it is to be acknowledged.
-#[derive(Clone, Copy, Debug)]
-struct Wanted {
-    w: Option<u8>,
-    quorum: Option<QuorumMode>,
-}
-
 /// How the write enters its first replica.
 #[derive(Debug)]
 enum Entry {
@@ -82,7 +75,7 @@ impl Write {
     pub(crate) fn bound(around: Surroundings<'_>, session: Actor, write: client::Write) -> Result<Self, RequestError> {
         let info = door::keyspace(around, write.place.keyspace)?;
         let delta = door::delta(around, session, &write.place, (&write.delta, &write.contexts))?;
-        let wanted = Wanted { w: write.w, quorum: write.quorum };
+        let wanted = door::Wanted { w: write.w, quorum: write.quorum };
         let mut op = Self::new(around, info, (write.place, wanted), Entry::Bound { delta: write.delta })?;
         op.bound = Some((delta.context().clone(), delta.hlc_max()));
         Ok(op)
@@ -94,14 +87,14 @@ impl Write {
         let observed = operate.context.map(|context| door::open(around, &operate.place, &context)).transpose()?;
         let expires_at = info.spec.ttl_s.map(|s| WallTime(around.now.wall.0 + u64::from(s) * 1_000));
         let entry = Entry::Mint { operation: operate.operation, observed, expires_at };
-        let wanted = Wanted { w: operate.w, quorum: operate.quorum };
+        let wanted = door::Wanted { w: operate.w, quorum: operate.quorum };
         Self::new(around, info, (operate.place, wanted), entry)
     }
 
     fn new(
         around: Surroundings<'_>,
         info: &KeyspaceInfo,
-        (place, wanted): (Place, Wanted),
+        (place, wanted): (Place, door::Wanted),
         entry: Entry,
     ) -> Result<Self, RequestError> {
         let partition = door::place(info, &place)?;
