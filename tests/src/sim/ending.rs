@@ -66,7 +66,7 @@ impl Sim {
     /// Nobody reads, and yet all replicas come to hold the same.
     fn become_equal_unasked(&mut self) {
         // Without comparisons it is for reads to repair what they find.
-        if self.world.mutant == Some(Mutant::NoRepair) {
+        if matches!(self.world.mutant, Some(Mutant::NoRepair | Mutant::LimitInMerge)) {
             return;
         }
         let until = self.world.now + 2 * EXCHANGE_PERIOD;
