@@ -88,7 +88,10 @@ impl Intents {
         if state.formed().is_none() {
             return Err(RequestError::NotServing { reason: "the cluster is not formed yet".into() });
         }
-        let is_exit = matches!(command, IntentCommand::GiveUp { .. });
+        let gone: Vec<Actor> = match &command {
+            IntentCommand::GiveUp { nodes } => nodes.iter().filter_map(|node| state.incarnation(*node)).collect(),
+            IntentCommand::Set { .. } | IntentCommand::Commit => Vec::new(),
+        };
         let (roles, staged) = match command {
             IntentCommand::Set { node, change, staged } => {
                 if change.leaving == Some(true) {
@@ -102,8 +105,6 @@ impl Intents {
                 let leaving = RoleChange { leaving: Some(true), ..RoleChange::default() };
                 let role = |&node: &NodeId| Ok((node, changed(node, leaving.clone(), state, peers)?));
                 let roles: BTreeMap<_, _> = nodes.iter().map(role).collect::<Result<_, RequestError>>()?;
-                let stores: Vec<Actor> = nodes.iter().filter_map(|node| state.incarnation(*node)).collect();
-                state.given_up.extend(stores);
                 (roles, false)
             }
         };
@@ -117,11 +118,12 @@ impl Intents {
             // It is so already; a majority has to have heard of it all the same.
         } else if staged {
             roles.into_iter().for_each(|(node, role)| _ = state.stage(node, role));
-        } else if is_exit || state.may_publish() {
+        } else if !gone.is_empty() || state.may_publish() {
             state.publish(roles, |_| false);
         } else {
             return Err(refused("too many layouts are on the way; wait until one of them is reached"));
         }
+        state.given_up.extend(gone);
         self.pending.push(pending);
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::servers::Servers;
 /// Goes on adding to a counter and a set, through one node, until told to stop; how often by then.
 fn work(servers: &Servers, mut count: u64, stop: &AtomicBool) -> u64 {
     while !stop.load(Ordering::Relaxed) {
-        servers.run(0, &["counter", "add", "app/work/count", "1"]).ok();
-        servers.run(0, &["set", "add", "app/work/all", &count.to_string()]).ok();
+        servers.run(0, &["counter", "add", "app/load/count", "1"]).ok();
+        servers.run(0, &["set", "add", "app/load/all", &count.to_string()]).ok();
         count += 1;
     }
     count
@@ -63,8 +63,8 @@ fn a_cluster_grows_heals_and_shrinks_under_work_and_loses_nothing() {
     );
     servers.stop(4);
     servers.stop(2);
-    assert_eq!(servers.run(3, &["counter", "get", "app/work/count"]).ok().trim(), done.to_string());
-    let all = servers.run(1, &["set", "get", "app/work/all"]).ok();
+    assert_eq!(servers.run(3, &["counter", "get", "app/load/count"]).ok().trim(), done.to_string());
+    let all = servers.run(1, &["set", "get", "app/load/all"]).ok();
     assert_eq!(all.lines().count() as u64, done, "{all}");
     for key in 0..40 {
         assert_eq!(servers.run(1, &["get", &format!("app/c{key}/k")]).ok().trim(), key.to_string());
